@@ -1,0 +1,256 @@
+"""Run one program under limits. Started by `ttc_evals.sandbox` as a script, never imported.
+
+Reads a JSON job on standard input and reports on the file descriptor given as the only argument, one line
+each: `ready`, `<nonce> <outcome>` once the program's last part has ended, and `exit <code>`.
+
+It is started as root or as an ordinary user, sets up namespaces while it still may, gives up every
+privilege, and only then forks the process that reads the program's source.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+import types
+from pathlib import Path
+from typing import Any
+
+NOBODY = 65534
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
+    0x00020000,
+    0x08000000,
+    0x10000000,
+    0x20000000,
+    0x40000000,
+)
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
+SYS_MOUNT_SETATTR = 442  # the same number on every Linux architecture; since Linux 5.12
+AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
+CAPABILITY_VERSION_3 = 0x20080522
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *args: Any) -> None:
+    """Call a C function that answers 0 for success. Raises OSError, also where the system lacks it."""
+    try:
+        function = getattr(libc, name)
+    except AttributeError as error:
+        raise OSError(f"no {name} on this system") from error
+    if function(*args) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    encoded = (None if kind is None else kind.encode(), ctypes.c_ulong(flags), None if data is None else data.encode())
+    _call("mount", source.encode(), target.encode(), *encoded)
+
+
+def _set_read_only(path: str, *, on: bool, recursive: bool) -> None:
+    fields = (MOUNT_ATTR_RDONLY, 0) if on else (0, MOUNT_ATTR_RDONLY)
+    attributes = (ctypes.c_uint64 * 4)(*fields, 0, 0)
+    flags = AT_RECURSIVE if recursive else 0
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    _call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, path.encode(), flags, ctypes.byref(attributes), size)
+
+
+def _unshare() -> None:
+    """Enter new network, process, mount and IPC namespaces, by privilege or by a user namespace."""
+    flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        try:
+            _call("unshare", flags)
+            return
+        except OSError:
+            pass  # root without the capability, as in a container: the other way may still be open
+    _call("unshare", flags | CLONE_NEWUSER)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+
+
+def _hide_files(home: str, size: int) -> None:
+    """Make every file read-only and hide the home, /tmp, /run and /proc; a small new /tmp can be written."""
+    _mount("none", "/", None, MS_REC | MS_PRIVATE)
+    hidden = [p for p in dict.fromkeys((os.path.realpath(home), "/tmp", "/run")) if p != "/" and Path(p).is_dir()]  # noqa: S108
+    prefixes = sorted({os.path.realpath(p) for p in (sys.prefix, sys.base_prefix)})
+    hidden = [h for h in hidden if not any(h == p or h.startswith(p + "/") for p in prefixes)]
+    kept = {p: os.open(p, os.O_PATH) for p in prefixes if any(p.startswith(h + "/") for h in hidden)}
+    for path in hidden:
+        _mount("tmpfs", path, "tmpfs", 0, f"size={size},nr_inodes=4096,mode=755")
+    for path, descriptor in kept.items():
+        Path(path).mkdir(parents=True, exist_ok=True)
+        _mount(f"/proc/self/fd/{descriptor}", path, None, MS_BIND | MS_REC)
+        os.close(descriptor)
+    _mount("tmpfs", "/proc", "tmpfs", 0, "size=4096,mode=555")
+    _set_read_only("/", on=True, recursive=True)
+    if "/tmp" in hidden:  # noqa: S108
+        _set_read_only("/tmp", on=False, recursive=False)  # noqa: S108
+        Path("/tmp").chmod(0o1777)  # noqa: S108
+        os.chdir("/tmp")  # noqa: S108
+
+
+def _readable_to_all(path: Path) -> bool:
+    return all(p.stat().st_mode & 0o001 for p in path.parents)
+
+
+def _give_up_root(isolation: str) -> None:
+    """Become nobody. Raises PermissionError where root would have to stay root with every file in reach."""
+    if os.geteuid() != 0:
+        return
+    if isolation != "namespaces" and not _readable_to_all(Path(os.__file__)):
+        raise PermissionError("root cannot become another user that may read this interpreter: run as an ordinary user")
+    try:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    except OSError:
+        if isolation != "namespaces":
+            raise
+        return  # root of a user namespace that holds no other user: every file is read-only
+    try:
+        _call("unshare", CLONE_NEWUSER)  # the process limit then counts this sandbox alone
+    except OSError:
+        return
+
+
+def _drop_capabilities() -> None:
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    none = (ctypes.c_uint32 * 6)()
+    _call("capset", ctypes.byref(header), ctypes.byref(none))
+
+
+def _prctl(option: int, value: int) -> None:
+    try:
+        _call("prctl", option, ctypes.c_ulong(value), *[ctypes.c_ulong(0)] * 3)
+    except OSError:
+        if sys.platform == "linux":
+            raise
+
+
+def _tasks_of_user() -> int:
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if process.stat().st_uid == os.geteuid():
+                count += sum(1 for _ in (process / "task").iterdir())
+        except OSError:
+            continue  # it ended meanwhile
+    return count
+
+
+def _isolate(job: dict[str, Any]) -> None:
+    """Reach the isolation asked for. Raises OSError where this machine does not offer it."""
+    isolation = job["isolation"]
+    if isolation != "limits":
+        _unshare()
+    if isolation == "namespaces":
+        _hide_files(job["home"], job["file_bytes"])
+    _give_up_root(isolation)
+    os.environ["HOME"] = os.environ["TMPDIR"] = str(Path.cwd())
+
+
+def _set_limits(job: dict[str, Any], others: int) -> None:
+    processes = job["processes"] + others
+    wanted = {
+        resource.RLIMIT_AS: (job["memory_bytes"],) * 2,
+        resource.RLIMIT_CPU: (job["cpu_s"], job["cpu_s"] + 1),
+        resource.RLIMIT_FSIZE: (job["file_bytes"],) * 2,
+        resource.RLIMIT_NPROC: (processes, processes),
+        resource.RLIMIT_NOFILE: (128, 128),
+        resource.RLIMIT_CORE: (0, 0),
+    }
+    for kind, (soft, hard) in wanted.items():
+        ceiling = resource.getrlimit(kind)[1]
+        if ceiling != resource.RLIM_INFINITY:
+            soft, hard = min(soft, ceiling), min(hard, ceiling)  # noqa: PLW2901
+        try:
+            resource.setrlimit(kind, (soft, hard))
+        except (OSError, ValueError):
+            continue  # a limit this system does not know
+
+
+def _run(sources: list[str], nonce: str, report: int) -> None:
+    """Execute the parts one after another in one module's namespace and report the outcome."""
+    module = types.ModuleType("solution")
+    sys.modules["solution"] = module
+    outcome = "ok"
+    try:
+        for number, source in enumerate(sources):
+            exec(compile(source, f"<part {number}>", "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+    except MemoryError:
+        outcome = "memory"
+    except BaseException as error:  # noqa: BLE001 - whatever the program raises, exits included, is its failure
+        outcome = "failed"
+        traceback.print_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
+    os.write(report, f"{nonce} {outcome}\n".encode())
+
+
+def _fork_runner(job: dict[str, Any], report: int, others: int) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if job["isolation"] != "limits":
+                os.setsid()
+            _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            _prctl(PR_SET_NO_NEW_PRIVS, 1)
+            _set_limits(job, others)
+            _run(job["sources"], job["nonce"], report)
+            sys.stdout.flush()
+        finally:
+            os._exit(1)
+    return pid
+
+
+def _wait(pid: int) -> int:
+    """Reap children until `pid` has ended; return its code, 128 + N where signal N ended it."""
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _supervise(job: dict[str, Any], report: int) -> int:
+    """Run the program and wait; in a namespace below a first process whose end kills everything there."""
+    if job["isolation"] == "limits":
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        return _wait(_fork_runner(job, report, _tasks_of_user()))
+    pid = os.fork()
+    if pid:
+        return _wait(pid)
+    try:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setsid()
+        _drop_capabilities()
+        os._exit(_wait(_fork_runner(job, report, 0)))
+    finally:
+        os._exit(1)
+
+
+def main() -> None:
+    """Read the job, isolate, run, report."""
+    report = int(sys.argv[1])
+    os.set_inheritable(report, False)
+    job = json.load(sys.stdin)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    _isolate(job)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.write(report, b"ready\n")
+    code = _supervise(job, report)
+    os.write(report, f"exit {code}\n".encode())
+    signal.pause()  # stay the parent of what the program left behind, until the whole tree is killed
+
+
+if __name__ == "__main__":
+    main()

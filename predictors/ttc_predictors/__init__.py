@@ -1,0 +1,1 @@
+"""Predictors of what tokens cost and buy."""

@@ -1,0 +1,1 @@
+"""Strategies: one module a method family."""

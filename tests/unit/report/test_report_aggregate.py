@@ -1,0 +1,205 @@
+"""Journal to tables, on runs small enough to reckon by hand."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from made_up_runs import cell, end, failed, record, run_of
+
+from ttc.core.errors import DataError
+from ttc.report.aggregate import compact, load_tables, scores_by_cell
+from ttc.store.tables import SCHEMAS, read_table, rows_of, schema
+
+
+def only(tables):
+    (row,) = rows_of(tables.cells)
+    return row
+
+
+def test_accuracy_leaves_out_errors_and_keeps_the_unanswered(tmp_path):
+    lines = [
+        cell("a", n_problems=6),
+        record("a", "1", 1.0, 100),
+        record("a", "2", 1.0, 200),
+        record("a", "3", 0.0, 50),
+        record("a", "4", 0.0, 40, answer=None, status="budget"),
+        record("a", "5", 0.0, 30, answer=None, status="unparsed"),
+        failed("a", "6", tokens=10),
+        end("a"),
+    ]
+    row = only(compact(run_of(tmp_path, lines)))
+    assert row["accuracy"] == pytest.approx(2 / 5)
+    assert (row["n_problems"], row["n_errors"], row["n_unanswered"]) == (6, 1, 2)
+    assert row["tokens_total"] == row["tokens_max"] == 430
+    assert row["tokens_per_problem"] == pytest.approx(430 / 6)
+    assert (row["prompt_tokens"], row["cached_tokens"], row["reward_tokens"]) == (120, 30, 0)
+    assert row["ci_method"] == "wilson"
+    # Wilson 95 % for 2 of 5, tabulated.
+    assert (row["ci_low"], row["ci_high"]) == (pytest.approx(0.1176, abs=1e-4), pytest.approx(0.7693, abs=1e-4))
+
+
+def test_a_cell_in_which_everything_failed(tmp_path):
+    row = only(compact(run_of(tmp_path, [cell("a"), failed("a", "1"), failed("a", "2"), end("a")])))
+    assert (row["accuracy"], row["ci_low"], row["ci_high"]) == (None, None, None)
+    assert row["n_errors"] == 2
+
+
+def test_draws(tmp_path):
+    lines = [
+        cell("a", draws=3),
+        record("a", "1", 2 / 3, 110.0, correct=None, draw_tokens=[100, 110, 120]),
+        record("a", "2", 1 / 3, 60.0, correct=None, draw_tokens=[90, 40, 50]),
+        end("a"),
+    ]
+    row = only(compact(run_of(tmp_path, lines)))
+    assert row["tokens_total"] == pytest.approx(170.0)
+    assert row["tokens_max"] == 190  # draws: 190, 150, 170
+    assert row["accuracy"] == pytest.approx(0.5)
+    assert row["ci_method"] == "bootstrap"
+    # Two problems resampled: means 1/3, 1/2 (twice), 2/3.
+    assert (row["ci_low"], row["ci_high"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+
+
+def test_draws_of_zero_or_one_are_still_no_coin_flips(tmp_path):
+    lines = [cell("a", draws=2), record("a", "1", 1.0, draw_tokens=[1, 1]), record("a", "2", 0.0), end("a")]
+    assert only(compact(run_of(tmp_path, lines)))["ci_method"] == "bootstrap"
+
+
+def test_flops(tmp_path):
+    def flops(name, **counts):
+        lines = [cell("a", **counts), record("a", "1", tokens=100, reward_tokens=reward), end("a")]
+        return only(compact(run_of(tmp_path / name, lines)))["flops"]
+
+    reward = 30
+    assert flops("both", parameters=1000, reward_parameters=10) == 2 * 1000 * (20 + 100) + 2 * 10 * 30
+    assert flops("policy unknown", reward_parameters=10) is None
+    assert flops("reward unknown", parameters=1000) is None
+    reward = 0
+    assert flops("no reward", parameters=1000) == 2 * 1000 * 120
+
+
+def test_times_are_known_only_with_the_cell(tmp_path):
+    waits = [0.1, 0.4, 0.2, 0.9, 0.3]
+    lines = [cell("a", n_problems=5), *(record("a", str(i), wall_s=w) for i, w in enumerate(waits))]
+    row = only(compact(run_of(tmp_path / "known", [*lines, end("a", 2.5)])))
+    assert row["wall_s"] == 2.5
+    assert row["latency_p50_s"] == pytest.approx(0.3)
+    assert row["latency_p95_s"] == pytest.approx(np.percentile(waits, 95))
+    row = only(compact(run_of(tmp_path / "unknown", [*lines, end("a")])))
+    assert (row["wall_s"], row["latency_p50_s"], row["latency_p95_s"]) == (None, None, None)
+
+
+def test_kv_token_steps_are_summed_or_unknown(tmp_path):
+    some = [cell("a"), record("a", "1", kv_token_steps=5.0), record("a", "2"), end("a")]
+    assert only(compact(run_of(tmp_path / "some", some)))["kv_token_steps"] is None
+    all_of_them = [cell("a"), record("a", "1", kv_token_steps=5.0), record("a", "2", kv_token_steps=6.0), end("a")]
+    assert only(compact(run_of(tmp_path / "all", all_of_them)))["kv_token_steps"] == 11.0
+
+
+def test_order_of_the_journal_does_not_matter(tmp_path):
+    head = [cell("b"), cell("a", budget=256)]
+    body = [record(c, p, float(p == "1"), 10) for c in "ab" for p in ("2", "1", "10")]
+    one = compact(run_of(tmp_path / "one", [*head, *body, end("a"), end("b")]))
+    two = compact(run_of(tmp_path / "two", [*head, *reversed(body), end("b"), end("a")]))
+    for name in ("cells", "records", "candidates", "allocation"):
+        assert getattr(one, name).equals(getattr(two, name))
+    assert one.cells["cell"].to_pylist() == ["b", "a"]
+    assert one.records["problem_id"].to_pylist() == ["1", "10", "2"] * 2
+
+
+def test_last_description_and_first_record_count(tmp_path):
+    lines = [cell("a", n_problems=9), cell("b"), record("b", "1"), cell("a", n_problems=1), record("a", "1", 1.0),
+             record("a", "1", 0.0), end("a")]  # fmt: skip
+    tables = compact(run_of(tmp_path, lines))
+    a, b = rows_of(tables.cells)
+    assert (a["cell"], a["accuracy"], a["n_problems"]) == ("a", 1.0, 1)
+    assert tables.incomplete == {"b"}
+    assert b["n_problems"] == 1
+
+
+def test_incomplete_and_empty_cells_and_lost_lines(tmp_path):
+    lines = [
+        cell("ended short", n_problems=2),
+        record("ended short", "1"),
+        end("ended short"),
+        cell("empty"),
+        record("unknown", "1"),
+    ]
+    run = run_of(tmp_path, lines)
+    with (run.journal / "main.jsonl").open("a") as file:
+        file.write("{damaged\n")
+    tables = compact(run)
+    assert tables.incomplete == {"ended short"}
+    assert (tables.empty_cells, tables.lost) == (1, 2)
+    assert tables.cells["cell"].to_pylist() == tables.records["cell"].to_pylist() == ["ended short"]
+
+
+def test_seeds_stay_apart(tmp_path):
+    lines = [cell("a", seed=0), record("a", "1"), cell("b", seed=1), record("b", "1"), end("a"), end("b")]
+    assert compact(run_of(tmp_path, lines)).cells["seed"].to_pylist() == [0, 1]
+
+
+def test_nested_rows_and_files(tmp_path):
+    grant = {"grant_tokens": 512, "option": None, "predicted_value": 0.5, "predicted_tokens": 90.0, "price": 0.001}
+    run = run_of(tmp_path, [cell("a"), record("a", "1", allocation=grant), record("a", "2"), end("a")])
+    tables = compact(run)
+    assert rows_of(tables.allocation) == [{"cell": "a", "problem_id": "1", **grant}]
+    assert tables.candidates["problem_id"].to_pylist() == ["1", "2"]
+    for name in ("cells", "records", "candidates", "allocation"):
+        written = read_table(run.table(name))
+        assert written.schema.equals(schema(name))
+        assert written.equals(getattr(tables, name))
+        assert written.column_names == list(SCHEMAS[name])
+
+
+def test_empty_run_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match="no finished problem"):
+        compact(run_of(tmp_path / "no lines", []))
+    with pytest.raises(DataError, match="no finished problem"):
+        compact(run_of(tmp_path / "no records", [cell("a")]))
+
+
+@pytest.mark.parametrize("broken", [{"completion_tokens": None}, {"completion_tokens": "many"}, {"status": None}])
+def test_unusable_records_are_named(tmp_path, broken):
+    with pytest.raises(DataError, match="records"):
+        compact(run_of(tmp_path, [cell("a"), record("a", "1", **broken)]))
+
+
+def test_tables_are_rebuilt_when_the_journal_is_newer(tmp_path):
+    run = run_of(tmp_path, [cell("a"), record("a", "1")])
+    first = load_tables(run)
+    assert first.incomplete == {"a"}
+    journal = run.journal / "main.jsonl"
+    before = run.table("cells").stat().st_mtime_ns
+    os.utime(journal, ns=(before - 10**9, before - 10**9))
+    again = load_tables(run)
+    assert run.table("cells").stat().st_mtime_ns == before
+    assert again.cells.equals(first.cells)
+    assert again.incomplete == first.incomplete
+    with journal.open("a") as file:
+        file.write(json.dumps(record("a", "2", 0.0)) + "\n" + json.dumps(end("a")) + "\n")
+    os.utime(journal, ns=(before + 10**9, before + 10**9))
+    later = load_tables(run)
+    assert later.records.num_rows == 2
+    assert later.incomplete == frozenset()
+
+
+def test_rebuild_reads_the_journal_whatever_its_age(tmp_path):
+    run = run_of(tmp_path, [cell("a"), record("a", "1"), end("a")])
+    load_tables(run)
+    os.utime(run.journal / "main.jsonl", ns=(0, 0))
+    run.table("cells").write_bytes(run.table("records").read_bytes())
+    assert load_tables(run, rebuild=True).cells["cell"].to_pylist() == ["a"]
+
+
+def test_a_run_without_journal_has_its_tables(tmp_path):
+    run = run_of(tmp_path, [cell("a"), record("a", "1"), end("a")])
+    expected = load_tables(run)
+    (run.journal / "main.jsonl").unlink()
+    assert load_tables(run).cells.equals(expected.cells)
+
+
+def test_scores_leave_out_failures(tmp_path):
+    lines = [cell("a"), record("a", "1", 0.5), failed("a", "2"), record("a", "3", None, status="timeout")]
+    assert scores_by_cell(compact(run_of(tmp_path, lines)).records) == {"a": {"1": 0.5, "3": 0.0}}

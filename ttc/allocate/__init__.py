@@ -1,0 +1,1 @@
+"""Split one token budget over problems: pure functions of curves and costs."""

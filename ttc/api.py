@@ -1,0 +1,213 @@
+"""Run a sweep from Python: what the command line does, without the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ttc.core.errors import DataError, TtcError
+from ttc.core.specs import SweepConfig, parse_config
+from ttc.engines.opening import open_engine, open_reward
+from ttc.run.bench import make_benches
+from ttc.run.collect import save_rows
+from ttc.run.plan import make_cells, run_name, spec_id
+from ttc.run.sweep import Observer, Plan, run_sweep
+from ttc.store.bank import Bank
+from ttc.store.env import capture_environment
+from ttc.store.rundir import RunDir, find_run
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """An observer that hears everything and says nothing."""
+
+    def note(self, text: str) -> None:
+        """Ignore it."""
+
+    def cell_started(self, cell: object, done: Sequence[Mapping[str, Any]]) -> None:
+        """Ignore it."""
+
+    def tokens(self, count: int) -> None:
+        """Ignore it."""
+
+    def problem_finished(self, cell: object, row: Mapping[str, Any]) -> None:
+        """Ignore it."""
+
+    def cell_finished(self, cell: object, wall_s: float | None) -> None:
+        """Ignore it."""
+
+
+def make_plan(config: SweepConfig | Mapping[str, Any]) -> Plan:
+    """Check a configuration, load its problems and name its cells; no model is started.
+
+    Raises:
+        ConfigError, DataError, EngineError: what was asked for cannot be had.
+    """
+    if not isinstance(config, SweepConfig):
+        config = parse_config(config, "configuration")
+    benches, min_call_tokens = make_benches(config, open_engine, open_reward(config.prm))
+    return Plan(config, benches, make_cells(config, [bench.subject for bench in benches], min_call_tokens))
+
+
+def sweep(
+    config: SweepConfig | Mapping[str, Any],
+    out: Path | None = None,
+    observer: Observer | None = None,
+    command: str = "",
+) -> RunDir:
+    """Run a sweep, or resume it where the folder holds the same one, and write tables and report.
+
+    Args:
+        config: the sweep, as a SweepConfig or as the plain data of its YAML file.
+        out: the run folder; None names it under `results/`.
+        observer: is told what happens.
+        command: how this was asked for, for the record.
+
+    Raises:
+        TtcError: with an exit code; what is finished is kept.
+    """
+    return run_plan(make_plan(config), out, observer, command)
+
+
+def collect_bank(plan: Plan, out: Path, observer: Observer | None = None, command: str = "") -> Bank:
+    """Record a bank by a plan of `collect_config`; its run lies in the bank's folder, so that it resumes.
+
+    Raises:
+        TtcError: with an exit code; what is finished is kept.
+    """
+    run = RunDir(out / "runs" / spec_id(plan.cells))
+    _run(plan, run, observer or Silent(), command)
+    run.close()
+    return save_rows(plan, run, out)
+
+
+def run_plan(plan: Plan, out: Path | None = None, observer: Observer | None = None, command: str = "") -> RunDir:
+    """Run a plan that `make_plan` made, and write its tables and report."""
+    from ttc.report.build import build_report
+
+    run_id = spec_id(plan.cells)
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    run = RunDir(out if out is not None else find_run(RESULTS, run_id, run_name(today, plan.cells, run_id)))
+    try:
+        failure: TtcError | None = None
+        try:
+            _run(plan, run, observer or Silent(), command)
+        except TtcError as error:
+            if not run.locked:
+                raise
+            failure = error
+        try:
+            build_report(run, rebuild=True)
+        except TtcError:
+            # A run that failed before its first record has nothing to report: the first failure is the news.
+            if failure is None:
+                raise
+        if failure is not None:
+            raise failure
+    finally:
+        run.close()
+    return run
+
+
+def _run(plan: Plan, run: RunDir, observer: Observer, command: str) -> None:
+    """Open the folder and run what is left of the plan; the folder stays locked."""
+    run.open_for_writing(portable(plan.config), spec_id(plan.cells))
+    _begin(run, plan, command)
+    try:
+        asyncio.run(_interruptible(plan, run, observer))
+    except TtcError as error:
+        run.log(f"{_now()} stopped: {error.message}")
+        raise
+    run.write_json("manifest.json", {**run.read_manifest(), "state": "finished", "finished_at": _now()})
+
+
+async def _interruptible(plan: Plan, run: RunDir, observer: Observer) -> None:
+    # SIGTERM ends a run as Ctrl-C does: engines are closed, what is finished is kept.
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    try:
+        loop.add_signal_handler(signal.SIGTERM, os.kill, os.getpid(), signal.SIGINT)
+    except (NotImplementedError, RuntimeError, ValueError):
+        task = None  # not in the main thread: the host program handles signals
+    try:
+        await run_sweep(plan, run, observer)
+    finally:
+        if task is not None:
+            loop.remove_signal_handler(signal.SIGTERM)
+
+
+def _begin(run: RunDir, plan: Plan, command: str) -> None:
+    manifest = run.read_manifest()
+    if "started_at" in manifest:
+        if manifest.get("state") != "finished":
+            held = [e["reserved_tokens"] for e in run.replay().events if e.get("kind") == "in_flight"]
+            restart = {"at": _now(), "reserved_tokens": held[-1] if held else 0}
+            manifest["restarts"] = [*manifest.get("restarts", []), restart]
+            run.write_json("manifest.json", manifest)
+        return
+    config = plan.config
+    run.write_json("env.json", capture_environment())
+    subjects = [bench.subject for bench in plan.benches]
+    run.write_json(
+        "manifest.json",
+        {
+            **manifest,
+            "command": command,
+            "started_at": _now(),
+            "seed": config.seed,
+            "limit": config.limit,
+            "n_problems": {s.task: len(s.problem_ids) for s in subjects},
+            "min_call_tokens": plan.cells[0].min_call_tokens,
+            "price": dict(config.price),
+            "sampling": {s.task: {"temperature": s.sampling.temperature, "top_p": s.sampling.top_p,
+                                  "max_tokens": s.sampling.max_tokens} for s in subjects},
+            "sources": {bench.subject.task: dict(bench.source) for bench in plan.benches},
+            "models": {s.model: s.engine_fingerprint for s in subjects},
+            "reward": plan.benches[0].reward.label if plan.benches[0].reward is not None else None,
+            "cells": [cell.id for cell in plan.cells],
+        },
+    )  # fmt: skip
+
+
+def portable(config: SweepConfig) -> dict[str, Any]:
+    """Return the configuration as plain data, with paths outside the working directory cut to their names."""
+    values = config.model_dump(mode="json", exclude_defaults=True)
+    for model in values.get("models", []):
+        model["path"] = portable_path(model["path"])
+    for task in values.get("tasks", []):
+        task.update({key: portable_path(task[key]) for key in ("data", "name") if task.get(key)})
+    for key in ("bank", "cache", "prm"):
+        if values.get(key):
+            values[key] = portable_path(values[key])
+    return values
+
+
+def portable_path(text: str) -> str:
+    """Return a path's name where it leads out of the working directory; other words as they are."""
+    if "://" in text or not (text.startswith(("/", "~")) or ".." in Path(text).parts):
+        return text
+    return Path(text).name
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def existing_run(path: Path) -> RunDir:
+    """Return a run by its folder, or by its name in `results/`.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not path.exists() and (RESULTS / path).is_dir():
+        path = RESULTS / path
+    if not path.exists():
+        raise DataError(f"no such run: {path}", "ttc ls runs lists the runs of results/")
+    return RunDir.existing(path)

@@ -1,0 +1,75 @@
+"""The program `ttc`: its commands, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+import typer.exceptions
+
+from ttc.cli import bank, doctor, ls, report, solve, sweep
+from ttc.core.errors import StorageError, TtcError
+
+app = typer.Typer(
+    name="ttc",
+    help="Spend test-time compute where it pays: strategies, token budgets, Pareto curves.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for module in (sweep, solve, bank, report, ls, doctor):
+    module.register(app)
+
+USAGE = 2
+INTERRUPTED = 130
+
+
+@app.callback()
+def _globals(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Hold the options of every command; `--debug` is read from the command line by `main`."""
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; errors are told on stderr."""
+    try:
+        app(args=arguments, prog_name="ttc", standalone_mode=False)
+    except TtcError as error:
+        return _tell(error, arguments)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.exceptions.TyperException as error:
+        typer.echo(f"error: {error.format_message()}", err=True)
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            typer.echo(f"hint: {context.command_path} --help", err=True)
+        return USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted; what is finished is kept: run the same command again to go on", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone: nothing left to say
+        return 0
+    except Exception as error:  # noqa: BLE001 - the boundary of the program: whatever happens is told in one line
+        if isinstance(error, OSError) and error.errno is not None:
+            return _tell(StorageError(str(error)), arguments)
+        return _tell(TtcError(f"{type(error).__name__}: {error}", "this is a defect: --debug shows where"), arguments)
+    return 0
+
+
+def _tell(error: TtcError, arguments: list[str]) -> int:
+    if "--debug" in arguments:
+        traceback.print_exc()
+    typer.echo(f"error: {error.message}", err=True)
+    if error.hint:
+        typer.echo(f"hint: {error.hint}", err=True)
+    return error.exit_code

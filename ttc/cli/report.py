@@ -1,0 +1,129 @@
+"""`ttc report` and `ttc show`: from a run folder to tables, pictures and single problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ttc.core.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from ttc.report.leaderboard import Section
+    from ttc.store.rundir import RunDir
+
+SHOWN_CHARACTERS = 600
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("report")(report)
+    app.command("show")(show)
+
+
+def report(
+    run: Annotated[list[Path], typer.Argument(help="Run folder.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; <run>/report without it.")] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the tables from the journal again.")] = False,
+) -> None:
+    """Write a run's tables, Pareto picture, leaderboard and page."""
+    from ttc.api import existing_run
+    from ttc.report.build import build_report
+
+    if len(run) > 1 and out is not None:
+        raise ConfigError(f"--out names one folder, {len(run)} runs are given", "report them one by one")
+    for path in run:
+        built = build_report(existing_run(path), out, rebuild)
+        typer.echo(leaderboard_text(path, built.sections, built.notes))
+        typer.echo(f"report: {built.html}")
+
+
+def leaderboard_text(path: Path, sections: Sequence[Section] | None = None, notes: Sequence[str] = ()) -> str:
+    """Return a run's leaderboard as plain text, one table for each task and model."""
+    from ttc.api import existing_run
+    from ttc.report.aggregate import load_tables
+    from ttc.report.leaderboard import HEADERS, headline, leaderboard, texts
+
+    if sections is None:
+        sections = leaderboard(load_tables(existing_run(path)))
+    lines = list(notes)
+    for section in sections:
+        lines += ["", section.title, headline(section), ""]
+        lines += aligned([HEADERS, *(texts(row) for row in section.rows)])
+    return "\n".join(lines).lstrip("\n")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines with aligned columns: words to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    numeric = [all(_number(row[i]) for row in rows[1:]) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _number(text: str) -> bool:
+    return text.replace(",", "").replace(".", "").replace("%", "").lstrip("+-").isdigit() or text in ("", "-")
+
+
+def show(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    problem: Annotated[str | None, typer.Option(help="Show what every cell did with this problem.")] = None,
+) -> None:
+    """Show a run's state and leaderboard, or one problem with its candidates."""
+    from ttc.api import existing_run
+
+    folder = existing_run(run)
+    if problem is not None:
+        _show_problem(folder, problem)
+        return
+    manifest = folder.read_manifest()
+    for key in ("state", "command", "started_at", "finished_at"):
+        if manifest.get(key):
+            typer.echo(f"{key}: {manifest[key]}")
+    typer.echo(leaderboard_text(folder.path))
+
+
+def _show_problem(run: RunDir, problem: str) -> None:
+    replay = run.replay()
+    cells = {str(e["cell"]): e for e in replay.events if e.get("kind") == "cell"}
+    rows = [row for (_, pid), row in replay.records.items() if pid == problem]
+    if not rows:
+        known = {pid for _, pid in replay.records}
+        if not known:
+            raise DataError(f"{run.path} holds no finished problem", "run it first: ttc sweep")
+        hint = did_you_mean(problem, known) if len(known) < 2000 else ""
+        raise DataError(
+            f"{run.path} has no problem {problem!r}", hint if len(hint) < 200 else "records.parquet names them"
+        )
+    for row in rows:
+        cell = cells.get(row["cell"], {})
+        typer.echo(f"\n{cell.get('model')} {cell.get('strategy')}/{cell.get('allocator')} budget {cell.get('budget')}"
+                   f" (cell {row['cell']})")  # fmt: skip
+        typer.echo(
+            f"  answer {row['answer']!r}  score {row['score']}  status {row['status']}  stopped: {row['stop_reason']}"
+        )
+        typer.echo(f"  {row['completion_tokens']:g} of {row['grant_tokens']} tokens in {row['calls']:g} calls")
+        if "error" in row:
+            typer.echo(f"  error: {row['error']}")
+        for candidate in row.get("candidates") or []:
+            _show_candidate(candidate)
+
+
+def _show_candidate(candidate: dict[str, Any]) -> None:
+    mark = {True: "right", False: "wrong"}.get(candidate["correct"], "not graded")
+    typer.echo(
+        f"  [{candidate['index']}] {mark}: {candidate['answer']!r}, {candidate['completion_tokens']} tokens, {candidate['finish']}"
+    )
+    text = candidate.get("text")
+    if text:
+        cut = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " ..."
+        # A model may write control sequences: only line breaks reach the terminal as they are.
+        safe = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in cut)
+        typer.echo("      " + safe.replace("\n", "\n      "))

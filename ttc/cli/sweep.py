@@ -1,0 +1,194 @@
+"""`ttc sweep`: the main job."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ttc.core.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from ttc.run.sweep import Plan
+
+
+class Display(StrEnum):
+    """How progress is shown."""
+
+    auto = "auto"
+    rich = "rich"
+    plain = "plain"
+    json = "json"
+    none = "none"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    app.command("sweep")(sweep)
+
+
+def sweep(
+    config: Annotated[Path | None, typer.Argument(help="YAML file; flags override its keys.")] = None,
+    bank: Annotated[Path | None, typer.Option(help="Replay this bank instead of running a model.")] = None,
+    draws: Annotated[int | None, typer.Option(help="Orderings of a bank's samples to average over.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Task name; may be repeated.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Local JSONL or Parquet file with the task's rows.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the task's data set.")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="Column of --data, as question=COLUMN.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Hub name, folder, http://HOST/v1#NAME, or fake.")] = None,
+    prm: Annotated[str | None, typer.Option(help="Process reward model.")] = None,
+    strategies: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
+    allocators: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
+    budgets: Annotated[str | None, typer.Option(help="Mean completion tokens a problem, separated by commas.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Cap of one completion, in tokens.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N problems.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Run seed.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, then stop.")] = False,
+    overlap: Annotated[
+        bool | None, typer.Option("--overlap", help="Run all cells at once; times mean nothing then.")
+    ] = None,
+    max_errors: Annotated[str | None, typer.Option(help="Failed problems tolerated a cell: 1% or a number.")] = None,
+    display: Annotated[Display, typer.Option(help="How progress is shown.")] = Display.auto,
+    cache: Annotated[str | None, typer.Option(help="Folder that shares the generation cache, or off.")] = None,
+    price: Annotated[str | None, typer.Option(help="Exchange rates into budget tokens: prompt=0.1,reward=0.2.")] = None,
+    price_per_mtok: Annotated[
+        str | None, typer.Option(help="Price of a million tokens, IN,OUT, for the estimate.")
+    ] = None,
+    no_text: Annotated[bool | None, typer.Option("--no-text", help="Do not store what the model wrote.")] = None,
+    allow_code_execution: Annotated[
+        bool | None, typer.Option("--allow-code-execution", help="Let tasks run model-written code in a sandbox.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; the same command resumes it.")] = None,
+) -> None:
+    """Run strategies x allocators x budgets on a task and a model, or on a bank, and report."""
+    from ttc.api import make_plan, run_plan
+    from ttc.cli.progress import make_observer
+    from ttc.core.specs import parse_config, read_config
+
+    flags: dict[str, Any] = {
+        "bank": bank, "draws": draws, "models": model, "prm": prm, "strategies": strategies,
+        "allocators": allocators, "budgets": budgets, "limit": limit, "seed": seed, "overlap": overlap,
+        "max_errors": max_errors, "cache": cache, "price": _rates(price), "allow_code_execution": allow_code_execution,
+        "store_text": False if no_text else None,
+    }  # fmt: skip
+    values = read_config(config) if config is not None else {}
+    source = str(config) if config is not None else "command line"
+    values = _singular(values)
+    values.update({key: value for key, value in flags.items() if value is not None})
+    drawn = {"temperature": temperature, "max_tokens": max_tokens}
+    if any(v is not None for v in drawn.values()):
+        values["sampling"] = {**(values.get("sampling") or {}), **{k: v for k, v in drawn.items() if v is not None}}
+    _tasks(values, task, {"data": data, "split": split, "fields": _pairs(field)})
+    prices = _price_per_mtok(price_per_mtok)
+    plan = make_plan(parse_config(values, source))
+    _announce(plan, prices, dry_run)
+    if dry_run:
+        return
+    observer = make_observer(display.value, plan.cells)
+    with observer:
+        run = run_plan(plan, out, observer, _command())
+    _finish(run.path, display)
+
+
+def _singular(values: dict[str, Any]) -> dict[str, Any]:
+    names = {"task": "tasks", "model": "models"}
+    return {names.get(key, key): value for key, value in values.items()}
+
+
+def _tasks(values: dict[str, Any], names: list[str] | None, overrides: dict[str, Any]) -> None:
+    """Let --task, --data, --split and --field override the file's tasks."""
+    given = {key: value for key, value in overrides.items() if value}
+    if names:
+        values["tasks"] = [{"name": name} for name in names]
+        values.pop("bank", None)
+    if given:
+        tasks = values.get("tasks") or []
+        tasks = tasks if isinstance(tasks, list) else [tasks]
+        if len(tasks) != 1:
+            raise ConfigError(f"--{next(iter(given))} needs exactly one task, {len(tasks)} are given")
+        first = {"name": tasks[0]} if isinstance(tasks[0], str) else dict(tasks[0])
+        values["tasks"] = [{**first, **given}]
+
+
+def _pairs(words: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for word in words or []:
+        key, equals, value = word.partition("=")
+        if not (key and equals and value):
+            raise ConfigError(f"--field {word}: expected question=COLUMN")
+        pairs[key] = value
+    return pairs
+
+
+def _rates(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    rates = {}
+    for word in text.split(","):
+        key, _, value = word.partition("=")
+        if key not in ("prompt", "cached", "reward"):
+            raise ConfigError(
+                f"--price {word}: unknown kind of token {key!r}", did_you_mean(key, ["prompt", "cached", "reward"])
+            )
+        try:
+            rates[key] = float(value)
+        except ValueError as error:
+            raise ConfigError(f"--price {word}: expected a number after =") from error
+    return rates
+
+
+def _price_per_mtok(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        price_in, price_out = (float(word) for word in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--price-per-mtok {text}: expected IN,OUT, for example 0.10,0.40") from error
+    return price_in, price_out
+
+
+def _announce(plan: Plan, prices: tuple[float, float] | None, dry_run: bool) -> None:
+    """Say on stderr what is about to be spent; in a dry run, list the cells on stdout."""
+    from ttc.run.plan import estimate
+
+    cost = estimate(plan.cells, cached=plan.config.cache != "off" and not plan.config.overlap)
+    live = any("live" in cell.subject.capabilities for cell in plan.cells)
+    lines = [f"{cost.cells} cells on {cost.problems} problems; at most {cost.ceiling:,} completion tokens charged"]
+    if live:
+        lines.append(f"expected to generate up to {cost.expected:,} (equal samples are drawn once)")
+        if prices is not None:
+            lines.append(f"price: about {cost.expected * prices[1] / 1e6:,.2f}, at most {cost.ceiling * prices[1] / 1e6:,.2f}"
+                         " for completions; prompts come on top")  # fmt: skip
+        if any(cell.subject.sampling.temperature == 0 for cell in plan.cells):
+            lines.append("warning: at temperature 0 all samples of a problem are equal: voting is one vote")
+    for line in lines:
+        typer.echo(line, err=not dry_run)
+    if dry_run:
+        for cell in plan.cells:
+            typer.echo(
+                f"{cell.id}  {cell.subject.task}  {cell.subject.model}  {cell.strategy.name}  {cell.allocator.name}"
+                f"  budget {cell.budget}  total {cell.total_tokens:,}"
+            )
+
+
+def _command() -> str:
+    from ttc.api import portable_path
+
+    return shlex.join(["ttc", *(portable_path(word) for word in sys.argv[1:])])
+
+
+def _finish(path: Path, display: Display) -> None:
+    """Put the result on stdout: the leaderboard, or one JSON object."""
+    from ttc.cli.report import leaderboard_text
+
+    if display is Display.json:
+        typer.echo(json.dumps({"run": str(path), "report": str(path / "report" / "index.html")}))
+        return
+    typer.echo(leaderboard_text(path))
+    typer.echo(f"report: {path / 'report' / 'index.html'}")

@@ -1,0 +1,1 @@
+"""Types, protocols, errors, names and pure functions that everything else stands on."""

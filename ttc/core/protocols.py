@@ -1,0 +1,207 @@
+"""The seams: what an engine, a reward model, a task, a strategy and an allocator must be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from ttc.core.types import (
+    Answer,
+    Completion,
+    Example,
+    GenRequest,
+    Message,
+    Problem,
+    Prompt,
+    Sampling,
+    Steps,
+    StepScores,
+)
+
+Capability = Literal["live", "extends", "temperature", "top_logprobs", "reward", "score"]
+"""What a strategy may need.
+
+live: a real model, not a recorded bank; extends: continue a prefix; temperature: choose it per call;
+top_logprobs: log-probabilities of other tokens than the sampled one; reward: a reward model; score: every
+sample can be given a score, by a reward model or because the bank recorded one.
+"""
+
+
+class Engine(Protocol):
+    """A source of completions. All problems share one; it batches as it likes."""
+
+    label: str
+    """The name in the `model` column; never a path."""
+    fingerprint: str
+    """Changes whenever equal requests could give other answers."""
+    capabilities: frozenset[Capability]
+    immediate: bool
+    """Answers without waiting: calls need no task of their own."""
+    context_tokens: int | None
+    """Longest prompt plus completion, None where it is not known."""
+    parameters: int | None
+    """Parameter count, for FLOPs; None where it is not known."""
+
+    async def start(self) -> None:
+        """Load the model. Raises EngineError with its cause."""
+
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        """Apply the chat template."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of `tokens`."""
+
+    async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
+        """Draw one completion a request, in request order.
+
+        Raises EngineError where the engine is dead (`fatal`) or refused; its `usage` holds the tokens that
+        the failed call is known to have moved.
+        """
+
+    async def close(self) -> None:
+        """Stop every process this engine started."""
+
+
+class RewardModel(Protocol):
+    """Scores steps. One number in [0, 1] a step; the last one judges the whole response."""
+
+    label: str
+    fingerprint: str
+
+    async def start(self) -> None:
+        """Load the model. Raises EngineError with its cause."""
+
+    def count_tokens(self, problem: Problem, responses: Sequence[Steps]) -> int:
+        """Return the tokens that scoring these would read at most."""
+
+    async def score(self, problem: Problem, responses: Sequence[Steps]) -> tuple[list[StepScores], int]:
+        """Return the scores, a tuple a response, and the tokens read."""
+
+    async def close(self) -> None:
+        """Stop every process this model started."""
+
+
+class Context(Protocol):
+    """All a strategy may touch. Every call is metered against the problem's grant."""
+
+    @property
+    def remaining(self) -> int:
+        """Return the tokens that are neither spent nor reserved."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """Return the run's own sampling settings."""
+
+    @property
+    def ended(self) -> Literal["budget", "exhausted"] | None:
+        """Say why the last `sample` returned fewer completions than asked for, if it did."""
+
+    async def sample(self, prefix: Prompt, n: int | None, sampling: Sampling) -> list[Completion]:
+        """Draw up to `n` completions of `prefix` in index order; None means as many as the grant pays for."""
+
+    async def score(self, responses: Sequence[Steps]) -> list[StepScores]:
+        """Score each response's steps by the run's reward model."""
+
+    def branch(self, key: str) -> Context:
+        """Return a context on the same grant with its own seed stream."""
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Turns a problem and a metered context into an answer. A frozen dataclass: its fields are its parameters.
+
+    Two attributes are optional: `requires`, a frozenset of capabilities, and `oracle`, True where it can only
+    be graded by looking at the ground truth.
+    """
+
+    async def solve(self, problem: Problem, ctx: Context) -> Answer:
+        """Answer one problem within the context's grant."""
+
+
+@runtime_checkable
+class Resolvable(Protocol):
+    """A strategy with a parameter that means "what fits": it is made definite before the run and recorded so."""
+
+    def resolve(self, available: frozenset[Capability]) -> Strategy:
+        """Return the strategy with every `auto` replaced."""
+
+
+def requirements(strategy: Strategy) -> frozenset[Capability]:
+    """Return the capabilities a strategy cannot do without."""
+    found: frozenset[Capability] = getattr(strategy, "requires", frozenset())
+    return found
+
+
+def is_oracle(strategy: Strategy) -> bool:
+    """Say whether a strategy's grade sees the ground truth."""
+    return bool(getattr(strategy, "oracle", False))
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A loaded task: its examples, a fingerprint of their content, and where they came from."""
+
+    examples: tuple[Example, ...]
+    fingerprint: str
+    source: Mapping[str, str]
+    """Hub name, config, split and resolved revision, or the local file's name and SHA-256."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """What a user may override when a task is loaded."""
+
+    data: Path | None = None
+    split: str | None = None
+    limit: int | None = None
+    fields: Mapping[str, str] | None = None
+    hub: str | None = None
+    hub_config: str | None = None
+    revision: str | None = None
+    seed: int = 0
+
+
+class Checker(Protocol):
+    """Reads and judges answers. Stateless and importable, so that worker processes can run it."""
+
+    isolated: bool
+    """True where a call may be slow or hang: it then runs in a worker process with a hard time limit."""
+    executes_code: bool
+    """True where grading runs model-written code: needs the user's consent."""
+    version: str
+    """Changes whenever a grade could."""
+
+    def extract(self, text: str) -> str | None:
+        """Return the normalised final answer of a completion, None where there is none."""
+
+    def equivalent(self, a: str, b: str) -> bool:
+        """Say whether two extracted answers mean the same."""
+
+    def grade(self, answer: str, gold: str) -> bool:
+        """Say whether an extracted answer is right. Raises TimeoutError where the answer itself never ends."""
+
+
+class Task(Protocol):
+    """A named benchmark: how to load it, how to ask, how to check."""
+
+    name: str
+
+    @property
+    def checker(self) -> Checker:
+        """Return the checker of this task's answers."""
+
+    @property
+    def prompt_template(self) -> str:
+        """Return the exact wording around a question, for the record."""
+
+    def load(self, options: LoadOptions) -> Dataset:
+        """Load the examples. Raises DataError with file, line and field."""
+
+
+class Allocator(Protocol):
+    """Splits a run's total over its problems: a pure function. A frozen dataclass: its fields are its parameters."""
+
+    def allocate(self, problem_ids: Sequence[str], total_tokens: int) -> dict[str, int]:
+        """Return each problem's grant in tokens; their sum is at most the total."""

@@ -1,0 +1,79 @@
+"""Find strategies, allocators, tasks and engines by name: entry points, or `file.py:Class`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from ttc.core.errors import ConfigError, did_you_mean
+
+Kind = Literal["strategies", "allocators", "tasks", "engines"]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A name and where it comes from. Nothing is imported until `load`."""
+
+    name: str
+    target: str
+    distribution: str
+
+
+@cache
+def _entries(kind: Kind) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=f"ttc.{kind}")}
+
+
+def names(kind: Kind) -> list[str]:
+    """Return the registered names of a kind, sorted."""
+    return sorted(_entries(kind))
+
+
+def registered(kind: Kind) -> list[Registered]:
+    """Describe what is registered, without importing it."""
+    found = (_entries(kind)[name] for name in names(kind))
+    return [Registered(e.name, e.value, e.dist.name if e.dist is not None else "") for e in found]
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Return the object behind a registered name or behind `path/to/file.py:Class`.
+
+    Raises:
+        ConfigError: unknown name (with the nearest one), missing file, or missing class.
+    """
+    if ".py:" in name:
+        return _load_file(name)
+    entries = _entries(kind)
+    if name not in entries:
+        singular = {"strategies": "strategy"}.get(kind, kind.removesuffix("s"))
+        raise ConfigError(f"unknown {singular} {name!r}", did_you_mean(name, entries))
+    try:
+        return entries[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"cannot load {kind} {name!r} from {entries[name].value}: {error}") from error
+
+
+def _load_file(name: str) -> Any:
+    file, _, attribute = name.rpartition(":")
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise ConfigError(f"no such file: {file}", "give path/to/file.py:ClassName")
+    module_name = f"ttc_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"cannot import {file}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError, NameError) as error:
+        raise ConfigError(f"cannot import {file}: {error}") from error
+    if not hasattr(module, attribute):
+        classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
+        raise ConfigError(f"{file} has no class {attribute!r}", did_you_mean(attribute, classes))
+    return getattr(module, attribute)

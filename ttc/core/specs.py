@@ -1,0 +1,205 @@
+"""What a sweep is asked to do: the schema of its YAML file, which the flags override."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ttc.core.errors import ConfigError, did_you_mean
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+def _listed(value: Any) -> Any:
+    """Let a single value stand for a list of one, and `a,b` for two."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _named(key: str) -> BeforeValidator:
+    """Let a plain string stand for an object with only that key."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+class Spec(BaseModel):
+    """A part of the configuration: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskSpec(Spec):
+    """Which problems: a registered task or `file.py:Class`, and where its rows are."""
+
+    name: str
+    data: Path | None = None
+    split: str | None = None
+    hub: str | None = None
+    hub_config: str | None = None
+    revision: str | None = None
+    fields: dict[str, str] | None = None
+
+
+class ModelSpec(Spec):
+    """Which model: a hub name, a folder, `http://HOST/v1#NAME`, `fake`, or a bank's configuration."""
+
+    path: str
+    label: str | None = None
+    max_model_len: Positive | None = None
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+
+
+class ChoiceSpec(Spec):
+    """A strategy or an allocator: registered name or `file.py:Class`, parameters, and a label for the tables."""
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    label: str | None = None
+
+
+class SamplingSpec(Spec):
+    """How one completion is drawn. top_p and top_k sort the whole vocabulary at each token: slow on a CPU."""
+
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_tokens: Positive | None = None
+    """Cap of one completion; None is 512 live, and the configuration's longest sample in a bank."""
+    stop: tuple[str, ...] = ()
+
+
+class SweepConfig(Spec):
+    """A sweep: every task x model x strategy x allocator x budget is one cell."""
+
+    tasks: Annotated[tuple[Annotated[TaskSpec, _named("name")], ...], BeforeValidator(_listed)] = ()
+    bank: Path | None = None
+    draws: Positive = 64
+    models: Annotated[tuple[Annotated[ModelSpec, _named("path")], ...], BeforeValidator(_listed)] = ()
+    prm: str | None = None
+    strategies: Annotated[tuple[Annotated[ChoiceSpec, _named("name")], ...], BeforeValidator(_listed)] = ()
+    allocators: Annotated[tuple[Annotated[ChoiceSpec, _named("name")], ...], BeforeValidator(_listed)] = (
+        ChoiceSpec(name="uniform"),
+    )
+    budgets: Annotated[tuple[Positive, ...], BeforeValidator(_listed)] = ()
+    """Mean completion tokens a problem; a run's total is this times its problems."""
+    sampling: SamplingSpec = SamplingSpec()
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    limit: Positive | None = None
+    price: dict[Literal["prompt", "cached", "reward"], Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    min_call_tokens: Positive | None = None
+    problem_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
+    grade_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    max_errors: str = "1%"
+    overlap: bool = False
+    store_text: bool = True
+    allow_code_execution: bool = False
+    cache: str | None = None
+    """A folder to share the generation cache, `off`, or None: inside the run folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _singular(cls, value: Any) -> Any:
+        # `task: gsm8k` and `model: NAME` read better where there is one.
+        if isinstance(value, dict):
+            for one, many in (("task", "tasks"), ("model", "models")):
+                if one in value and many not in value:
+                    value = {**value, many: value[one]}
+                    del value[one]
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> SweepConfig:
+        if self.bank is not None and self.tasks:
+            raise ValueError("give a task or a bank, not both")
+        max_errors(self.max_errors, 1)
+        return self
+
+
+def max_errors(text: str, n_problems: int) -> int:
+    """Return how many failed problems are tolerated: `1%` of them, or a plain number.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        if text.endswith("%"):
+            share = float(text[:-1]) / 100
+            if 0 <= share <= 1:
+                return int(share * n_problems)
+        elif int(text) >= 0:
+            return int(text)
+    except ValueError:
+        pass
+    raise ValueError(f"max_errors is {text!r}: give a share such as 1% or a number of problems")
+
+
+def parse_config(values: Mapping[str, Any], source: str) -> SweepConfig:
+    """Validate a configuration.
+
+    Raises:
+        ConfigError: naming the key, what was given, and the nearest allowed key.
+    """
+    try:
+        return SweepConfig.model_validate(dict(values))
+    except ValidationError as error:
+        raise _explain(error, source) from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a YAML file as plain data.
+
+    Raises:
+        ConfigError: missing, not YAML, or not a mapping.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} must hold keys and values, found {type(value).__name__}")
+    return value
+
+
+def _explain(error: ValidationError, source: str) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("str", "int"))
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        return ConfigError(f"{source}: unknown key {where!r}", did_you_mean(key, _keys_at(first["loc"][:-1])))
+    message = str(first["msg"]).removeprefix("Value error, ")
+    given = first.get("input")
+    shown = "" if isinstance(given, dict) else f", found {given!r}"
+    return ConfigError(f"{source}: {where + ': ' if where else ''}{message}{shown}")
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys allowed in the part of the configuration that `location` leads to."""
+    spec: type[BaseModel] = SweepConfig
+    for part in location:
+        if isinstance(part, str) and part in spec.model_fields:
+            spec = _spec_in(spec.model_fields[part].annotation) or spec
+    names = list(spec.model_fields)
+    return [*names, "task", "model"] if spec is SweepConfig else names
+
+
+def _spec_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (tuple, Union, UnionType, Annotated):
+        for inner in get_args(annotation):
+            found = _spec_in(inner)
+            if found is not None:
+                return found
+    return None

@@ -1,0 +1,110 @@
+"""The processes vLLM starts: they end with their owner, keep their output to themselves, and leave none behind.
+
+Not covered: worker processes on other machines, and vLLM processes started by `fork` (a user who sets
+`VLLM_WORKER_MULTIPROC_METHOD=fork` gives up the protection against a killed owner).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import psutil
+
+_LAUNCHER = Path(__file__).with_name("vllm_launch.sh")
+_LOG = "TTC_ENGINE_LOG"
+_ERROR_LINE = re.compile(r"(?:^|[\s\]])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)): (\S.*)$")
+_SYMPTOMS = re.compile(
+    "initialization failed|See (root cause|stack trace)|EngineCore encountered|cancelled|Executor failed", re.IGNORECASE
+)
+_LOG_TAIL_BYTES = 1 << 20
+_spawning = threading.Lock()
+
+
+class CoreProcesses:
+    """Every process of one engine: start them inside `launching`, read why they died, end them all.
+
+    They are known by the log file named in their environment, which their own children inherit.
+    """
+
+    def __init__(self, *, capture: bool) -> None:
+        self._file = tempfile.NamedTemporaryFile(prefix="ttc-engine-", suffix=".log")  # noqa: SIM115 (closed by `end`)
+        self._capture = capture
+        self._known: list[psutil.Process] = []
+
+    @contextlib.contextmanager
+    def launching(self) -> Iterator[None]:
+        """Send what is spawned inside through the launcher.
+
+        The calling thread must outlive the processes: the kernel ends them when that thread ends.
+        """
+        variables = {
+            "TTC_ENGINE_OWNER": str(os.getpid()),
+            "TTC_ENGINE_PYTHON": sys.executable,
+            "TTC_ENGINE_CAPTURE": "yes" if self._capture else "",
+            _LOG: self._file.name,
+        }
+        with _spawning:
+            resource_tracker.ensure_running()  # shared by the whole program, so not through the launcher
+            plain = multiprocessing.spawn.get_executable()
+            before = dict(os.environ)
+            os.environ.update(variables)
+            if os.access(_LAUNCHER, os.X_OK):
+                multiprocessing.spawn.set_executable(str(_LAUNCHER))
+            try:
+                yield
+            finally:
+                multiprocessing.spawn.set_executable(plain)
+                _restore_environment(before)  # vLLM sets LD_PRELOAD, which would reach every later subprocess
+                self._known = self._find()
+
+    def root_cause(self) -> str:
+        """Return the line that says why a process failed, or an empty string where none says it."""
+        if self._file.closed:
+            return ""
+        size = os.fstat(self._file.fileno()).st_size
+        with Path(self._file.name).open("rb") as log:
+            log.seek(max(0, size - _LOG_TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+        found = (_ERROR_LINE.search(line.rstrip()) for line in lines)
+        causes = [f"{match[1].rpartition('.')[2]}: {match[2]}" for match in found if match is not None]
+        return next((cause for cause in causes if not _SYMPTOMS.search(cause)), "")
+
+    def kill(self) -> None:
+        """End every process at once, those still starting included."""
+        left = {*self._known, *self._find()}
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=5.0)
+        multiprocessing.active_children()  # collects the exit codes of those that are our own children
+        self._known = []
+
+    def end(self) -> None:
+        """End what is left of the processes and forget their output. Doing it twice is no error."""
+        self.kill()
+        self._file.close()
+
+    def _find(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(_LOG) == self._file.name:
+                    found.append(process)
+        return found
+
+
+def _restore_environment(before: dict[str, str]) -> None:
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    for name, value in before.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value

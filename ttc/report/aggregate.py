@@ -1,0 +1,241 @@
+"""From a run's journal to its tables: one replay, one row a cell."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ttc.core.errors import DataError, StorageError
+from ttc.core.identity import sample_seed
+from ttc.report.stats import bootstrap_mean, wilson
+from ttc.store.rundir import RunDir
+from ttc.store.tables import SCHEMAS, TableName, read_table, rows_of, to_table, write_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+UNANSWERED = ("budget", "unparsed", "timeout")
+"""Statuses without an answer to grade: they score 0 and stay in the denominator."""
+
+TABLES: tuple[TableName, ...] = ("cells", "records", "candidates", "allocation")
+# Where cells.parquet keeps what its columns do not say.
+NOTES_KEY = b"ttc.notes"
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The derived tables of one run, and what a reader must be told about them."""
+
+    cells: pa.Table
+    records: pa.Table
+    candidates: pa.Table
+    allocation: pa.Table
+    incomplete: frozenset[str]
+    """Cells that did not end, or that lack records: their numbers may still change."""
+    empty_cells: int = 0
+    """Cells that began and have no record; they are in no table."""
+    lost: int = 0
+    """Journal lines that are damaged, or that belong to no known cell."""
+
+
+def compact(run: RunDir) -> Tables:
+    """Replay the journal, aggregate it, and write the Parquet files.
+
+    Rows are in order of the cells' first appearance, then of problem ids, so equal content gives equal tables.
+
+    Raises:
+        DataError: the journal has no records, or lines that lack required values.
+        StorageError: the journal cannot be read, or the tables cannot be written.
+    """
+    replay = run.replay()
+    cells: dict[str, Record] = {}
+    ends: dict[str, Record] = {}
+    for event in replay.events:
+        if event.get("kind") == "cell":
+            cells[str(event.get("cell"))] = event  # the last description counts, the first place is kept
+        elif event.get("kind") == "cell_end":
+            ends[str(event.get("cell"))] = event
+    by_cell: dict[str, list[Record]] = {cell: [] for cell in cells}
+    orphans = 0
+    for (cell, _), record in replay.records.items():
+        if cell in by_cell:
+            by_cell[cell].append(record)
+        else:
+            orphans += 1
+    filled = {cell: sorted(rows, key=lambda r: str(r["problem_id"])) for cell, rows in by_cell.items() if rows}
+    if not filled:
+        raise DataError(f"the journal of {run.path} holds no finished problem", "run it first: ttc sweep")
+    records = [record for rows in filled.values() for record in rows]
+    # Checked before they are summed: these tables refuse records that lack a required value.
+    records_table = _table("records", records)
+    tables = Tables(
+        cells=_table("cells", [aggregate_cell(cells[c], rows, ends.get(c)) for c, rows in filled.items()]),
+        records=records_table,
+        candidates=_table("candidates", list(_nested(records, "candidates"))),
+        allocation=_table("allocation", list(_nested(records, "allocation"))),
+        incomplete=frozenset(
+            c for c, rows in filled.items() if c not in ends or len(rows) < (cells[c].get("n_problems") or 0)
+        ),
+        empty_cells=len(cells) - len(filled),
+        lost=orphans + len(replay.damaged),
+    )
+    write_tables(run, tables)
+    return tables
+
+
+def _nested(records: Sequence[Record], key: str) -> Iterator[Record]:
+    for record in records:
+        value = record.get(key) or []
+        for row in value if isinstance(value, list) else [value]:
+            yield {**row, "cell": record["cell"], "problem_id": record["problem_id"]}
+
+
+def _table(name: TableName, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        table = to_table(name, rows)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"the journal holds {name} of another type: {error}") from error
+    lacking = [c for c, kind in SCHEMAS[name].items() if not kind.endswith("?") and table[c].null_count]
+    if lacking:
+        raise DataError(f"the journal holds {name} without {', '.join(lacking)}")
+    return table
+
+
+def aggregate_cell(cell: Mapping[str, Any], records: Sequence[Record], end: Mapping[str, Any] | None) -> Record:
+    """Return one row of the cells table.
+
+    Token counts are sums over problems (of means over draws). `accuracy` and its interval are null where every
+    problem failed, `flops` where a parameter count that it needs is unknown, times where the run could not
+    measure them.
+    """
+    total = math.fsum(r["completion_tokens"] for r in records)
+    sums = {key: math.fsum(r[key] for r in records) for key in ("prompt_tokens", "cached_tokens", "reward_tokens")}
+    steps = [s for r in records if (s := r.get("kv_token_steps")) is not None]
+    errors = sum(r["status"] == "error" for r in records)
+    return {
+        **{key: cell.get(key) for key in SCHEMAS["cells"]},
+        **_accuracy(cell, [score_of(r) for r in records if r["status"] != "error"]),
+        **sums,
+        **_times(records, end),
+        "n_problems": len(records),
+        "tokens_total": total,
+        "tokens_max": _largest_draw(records, int(cell.get("draws") or 1), total),
+        "tokens_per_problem": total / len(records),
+        "kv_token_steps": math.fsum(steps) if len(steps) == len(records) else None,
+        "flops": _flops(cell, total + sums["prompt_tokens"], sums["reward_tokens"]),
+        "n_errors": errors,
+        "n_unanswered": sum(r["status"] in UNANSWERED for r in records),
+    }
+
+
+def score_of(record: Mapping[str, Any]) -> float:
+    """Return the score of a problem that did not fail: 0 where there was no answer to grade."""
+    score = record["score"]
+    return 0.0 if score is None else float(score)
+
+
+def _accuracy(cell: Mapping[str, Any], scores: Sequence[float]) -> Record:
+    if cell.get("draws") == 1 and all(score in {0.0, 1.0} for score in scores):
+        low, high = wilson(int(sum(scores)), len(scores))
+        method = "wilson"
+    else:
+        interval = bootstrap_mean(scores, seed=sample_seed(int(cell.get("seed") or 0), "", "bootstrap", 0))
+        low, high = (interval.low, interval.high) if interval else (0.0, 1.0)
+        method = "bootstrap"
+    known = len(scores) > 0
+    return {
+        "accuracy": math.fsum(scores) / len(scores) if known else None,
+        "ci_low": low if known else None,
+        "ci_high": high if known else None,
+        "ci_method": method,
+    }
+
+
+def _largest_draw(records: Sequence[Record], draws: int, total: float) -> float:
+    if draws == 1:
+        return total
+    import numpy as np
+
+    sums = np.zeros(draws)
+    for record in records:
+        per_draw = record.get("draw_tokens")
+        # A problem that failed in some draws has no count for each of them: it weighs equally on all.
+        sums += per_draw if per_draw and len(per_draw) == draws else record["completion_tokens"]
+    return float(sums.max())
+
+
+def _flops(cell: Mapping[str, Any], policy_tokens: float, reward_tokens: float) -> float | None:
+    # Two operations a parameter and token, the usual forward-pass estimate; cached prompt tokens cost none.
+    parameters, reward_parameters = cell.get("parameters"), cell.get("reward_parameters")
+    if parameters is None or (reward_tokens and reward_parameters is None):
+        return None
+    return 2.0 * float(parameters) * policy_tokens + 2.0 * float(reward_parameters or 0) * reward_tokens
+
+
+def _times(records: Sequence[Record], end: Mapping[str, Any] | None) -> Record:
+    wall_s = None if end is None else end.get("wall_s")
+    waits = [r["wall_s"] for r in records if r.get("wall_s") is not None]
+    if wall_s is None or not waits:
+        return {"wall_s": wall_s, "latency_p50_s": None, "latency_p95_s": None}
+    import numpy as np
+
+    p50, p95 = np.percentile(waits, [50, 95])
+    return {"wall_s": float(wall_s), "latency_p50_s": float(p50), "latency_p95_s": float(p95)}
+
+
+def write_tables(run: RunDir, tables: Tables) -> None:
+    """Write the four Parquet files of a run, the cells last."""
+    notes = {"incomplete": sorted(tables.incomplete), "empty_cells": tables.empty_cells, "lost": tables.lost}
+    write_table(tables.records, run.table("records"))
+    write_table(tables.candidates, run.table("candidates"))
+    write_table(tables.allocation, run.table("allocation"))
+    marked = tables.cells.replace_schema_metadata({NOTES_KEY: json.dumps(notes).encode()})
+    write_table(marked, run.table("cells"))
+
+
+def load_tables(run: RunDir, *, rebuild: bool = False) -> Tables:
+    """Return a run's tables: from its Parquet files where they are newer than the journal, else by `compact`.
+
+    A run that comes without its journal has only the Parquet files.
+    """
+    journals = [path.stat().st_mtime_ns for path in run.journal.glob("*.jsonl")]
+    files = [run.table(name) for name in TABLES]
+    if all(path.is_file() for path in files):
+        fresh = min(path.stat().st_mtime_ns for path in files) > max(journals, default=0)
+        if not rebuild and (fresh or not journals):
+            return _read_tables(run)
+    return compact(run)
+
+
+def _read_tables(run: RunDir) -> Tables:
+    cells, records, candidates, allocation = (read_table(run.table(name)) for name in TABLES)
+    for name, table in zip(TABLES, (cells, records, candidates, allocation), strict=True):
+        missing = sorted(set(SCHEMAS[name]) - set(table.column_names))
+        if missing:
+            raise StorageError(f"{run.table(name)} lacks {', '.join(missing)}", "rebuild it: ttc report RUN --rebuild")
+    notes = json.loads((cells.schema.metadata or {}).get(NOTES_KEY, b"{}"))
+    return Tables(
+        cells=cells,
+        records=records,
+        candidates=candidates,
+        allocation=allocation,
+        incomplete=frozenset(notes.get("incomplete", ())),
+        empty_cells=notes.get("empty_cells", 0),
+        lost=notes.get("lost", 0),
+    )
+
+
+def scores_by_cell(records: pa.Table) -> dict[str, dict[str, float]]:
+    """Return the score of every problem that did not fail, by cell and problem id."""
+    scores: dict[str, dict[str, float]] = {}
+    for row in rows_of(records.select(["cell", "problem_id", "score", "status"])):
+        if row["status"] != "error":
+            scores.setdefault(row["cell"], {})[row["problem_id"]] = score_of(row)
+    return scores

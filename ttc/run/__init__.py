@@ -1,0 +1,1 @@
+"""Metering, planning and running: from a config to journal lines."""

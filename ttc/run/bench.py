@@ -1,0 +1,197 @@
+"""What stands ready before a run: problems, the engine that answers them, and the judge of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ttc.core.errors import ConfigError, DataError
+from ttc.core.identity import identity
+from ttc.core.protocols import Capability, Checker, Dataset, Engine, LoadOptions, RewardModel, Task
+from ttc.core.registry import load
+from ttc.core.specs import ModelSpec, SweepConfig, TaskSpec
+from ttc.core.types import Completion, Example, Problem, Prompt, Sampling
+from ttc.engines.replay import ReplayEngine
+from ttc.run.grading import CheckerGrader
+from ttc.run.plan import DEFAULT_MAX_TOKENS, DEFAULT_MIN_CALL_TOKENS, Subject, check_bank_models
+from ttc.run.solve import Judge, Verdict
+from ttc.store.bank import Bank, read_bank
+
+MIN_CALL_SHARE = 0.25
+MIN_CALL_MOST = 64
+"""The smallest call worth starting is a quarter of a mean sample, 64 tokens at most (architecture, section 2)."""
+GRADE_WORKERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A subject with what is needed to run it. `problems` may be called once the engine has started."""
+
+    subject: Subject
+    engine: Engine
+    problems: Callable[[], list[Problem]]
+    judge: Callable[[], Judge]
+    source: dict[str, str]
+    examples: tuple[Example, ...] = ()
+    """The task's examples; none where a bank is replayed."""
+    reward: RewardModel | None = None
+
+
+class TaskJudge:
+    """Judges live answers by the task's checker."""
+
+    def __init__(self, grader: CheckerGrader) -> None:
+        self._grader = grader
+
+    async def read(self, problem_id: str, completions: Sequence[Completion]) -> list[Completion]:
+        """Extract answers, spelled as the first equivalent answer of the same problem."""
+        return await self._grader.read(problem_id, completions)
+
+    async def verdicts(self, problem_id: str, draw: int, candidates: Sequence[Completion]) -> list[Verdict]:
+        """Judge each distinct answer once."""
+        answers = [c.answer for c in candidates if c.answer is not None and c.finish == "stop"]
+        distinct = list(dict.fromkeys(answers))
+        found = dict(zip(distinct, await self._grader.grade(problem_id, distinct), strict=True))
+        return [found.get(c.answer, False) if c.answer is not None else False for c in candidates]
+
+    async def close(self) -> None:
+        """Stop the grader's workers."""
+        self._grader.close()
+
+
+class BankJudge:
+    """Looks up what the bank recorded as right."""
+
+    def __init__(self, engine: ReplayEngine) -> None:
+        self._engine = engine
+
+    async def read(self, problem_id: str, completions: Sequence[Completion]) -> list[Completion]:
+        """Return the completions: a bank's answers are normalised already."""
+        return list(completions)
+
+    async def verdicts(self, problem_id: str, draw: int, candidates: Sequence[Completion]) -> list[Verdict]:
+        """Return each sample's recorded `correct`; a sample cut by its cap is wrong."""
+        return [c.finish == "stop" and self._engine.row(problem_id, draw, c.index).correct for c in candidates]
+
+    async def close(self) -> None:
+        """Do nothing: there is no process."""
+
+
+def make_benches(
+    config: SweepConfig, open_engine: Callable[[ModelSpec], Engine], reward: RewardModel | None = None
+) -> tuple[list[Bench], int]:
+    """Load the tasks or the bank and pair them with the models. Nothing heavy is started.
+
+    Returns:
+        The benches, those of one engine side by side, and the smallest call worth starting in tokens.
+
+    Raises:
+        ConfigError, DataError, EngineError: what was asked for cannot be had.
+    """
+    if config.bank is not None:
+        return _bank_benches(config, config.bank)
+    if not config.tasks:
+        raise ConfigError("no task and no bank given", "give --task NAME (ttc ls tasks) or --bank FOLDER")
+    if not config.models:
+        raise ConfigError("no model given", "give --model with a hub name, a folder, or http://HOST/v1#NAME")
+    loaded = [(spec, *_load_task(spec, config)) for spec in config.tasks]
+    benches = []
+    for model in config.models:
+        engine = open_engine(model)
+        benches += [_live_bench(config, spec, task, data, engine, reward) for spec, task, data in loaded]
+    labels = [b.subject.model for b in benches if b.subject.task == benches[0].subject.task]
+    if len(set(labels)) < len(labels):
+        raise ConfigError(f"two models are called {labels[0]!r}", "give each a label of its own in the YAML file")
+    return benches, config.min_call_tokens or DEFAULT_MIN_CALL_TOKENS
+
+
+def load_task(spec: TaskSpec, limit: int | None, seed: int) -> tuple[Task, Dataset]:
+    """Load a task's examples.
+
+    Raises:
+        ConfigError: unknown task. DataError: its rows cannot be read, or there are none.
+    """
+    task: Task = load("tasks", spec.name)()
+    options = LoadOptions(spec.data, spec.split, limit, spec.fields, spec.hub, spec.hub_config, spec.revision, seed)
+    data = task.load(options)
+    if not data.examples:
+        raise DataError(f"task {spec.name} has no problems")
+    return task, data
+
+
+def _load_task(spec: TaskSpec, config: SweepConfig) -> tuple[Task, Dataset]:
+    task, data = load_task(spec, config.limit, config.seed)
+    if task.checker.executes_code and not config.allow_code_execution:
+        raise ConfigError(
+            f"task {spec.name} is graded by running code that the model writes",
+            "add --allow-code-execution if this machine may do that (in a sandbox; docs/sandbox.md states its limits)",
+        )
+    return task, data
+
+
+def _sampling(config: SweepConfig, longest: int) -> Sampling:
+    s = config.sampling
+    return Sampling(s.temperature, s.top_p, s.top_k, s.min_p, s.max_tokens or longest, s.stop)
+
+
+def _live_bench(
+    config: SweepConfig, spec: TaskSpec, task: Task, data: Dataset, engine: Engine, reward: RewardModel | None
+) -> Bench:
+    offered: frozenset[Capability] = frozenset({"reward", "score"}) if reward is not None else frozenset()
+    checker = task.checker
+    subject = Subject(
+        task=spec.name.rpartition(":")[2] if ".py:" in spec.name else spec.name,
+        model=engine.label,
+        task_fingerprint=identity([data.fingerprint, checker.version]),
+        engine_fingerprint=engine.fingerprint,
+        capabilities=engine.capabilities | offered,
+        problem_ids=tuple(example.id for example in data.examples),
+        sampling=_sampling(config, DEFAULT_MAX_TOKENS),
+        draws=1,
+        reward_fingerprint=reward.fingerprint if reward is not None else None,
+        parameters=engine.parameters,
+    )
+
+    def problems() -> list[Problem]:
+        return [Problem(e.id, e.question, engine.render(e.messages), e.meta) for e in data.examples]
+
+    def judge() -> Judge:
+        return TaskJudge(_grader(checker, data, config.grade_timeout_s))
+
+    source = {**data.source, "prompt_template": task.prompt_template, "checker": checker.version}
+    return Bench(subject, engine, problems, judge, source, data.examples, reward)
+
+
+def _grader(checker: Checker, data: Dataset, time_limit_s: float) -> CheckerGrader:
+    return CheckerGrader(checker, {e.id: e.gold for e in data.examples}, GRADE_WORKERS, time_limit_s)
+
+
+def _bank_benches(config: SweepConfig, path: Path) -> tuple[list[Bench], int]:
+    bank = read_bank(path)
+    names = check_bank_models([m.path for m in config.models], sorted(bank.pools), path)
+    least = min(MIN_CALL_MOST, max(1, round(bank.mean_tokens * MIN_CALL_SHARE)))
+    return [_bank_bench(config, bank, name) for name in names], config.min_call_tokens or least
+
+
+def _bank_bench(config: SweepConfig, bank: Bank, name: str) -> Bench:
+    engine = ReplayEngine(bank, name, config.seed)
+    ids = bank.problem_ids(name)[: config.limit]
+    sampling = replace(_sampling(config, bank.longest(name)), stop=())
+    subject = Subject(
+        task=bank.name,
+        model=name,
+        task_fingerprint=identity([bank.fingerprint, ids]),
+        engine_fingerprint=engine.fingerprint,
+        capabilities=engine.capabilities,
+        problem_ids=tuple(ids),
+        sampling=sampling,
+        draws=config.draws,
+    )
+
+    def problems() -> list[Problem]:
+        firsts = [bank.pools[name][pid][0] for pid in ids]
+        # A bank holds no token ids; a prompt of the right length keeps its price right.
+        return [Problem(r.problem_id, r.prompt or "", Prompt((), (0,) * r.prompt_tokens)) for r in firsts]
+
+    return Bench(subject, engine, problems, lambda: BankJudge(engine), {"bank": bank.name, "sha256": bank.fingerprint})

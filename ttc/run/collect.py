@@ -1,0 +1,60 @@
+"""Record a bank: a sweep of one cell that draws n samples a problem, and its candidates as bank rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ttc.run.sweep import Plan
+from ttc.store.bank import Bank, Row, read_bank, write_bank
+from ttc.store.rundir import RunDir
+
+
+def collect_config(values: Mapping[str, Any], n: int, max_tokens: int) -> dict[str, Any]:
+    """Return the sweep that draws `n` whole samples a problem, scored where there is a reward model."""
+    strategy = "coverage" if values.get("prm") is None else "weighted-vote"
+    return {**values, "strategies": [{"name": strategy, "params": {"n": n}}], "budgets": [n * max_tokens]}
+
+
+def config_name(plan: Plan) -> str:
+    """Return the bank's name for a model with its sampling."""
+    subject = plan.cells[0].subject
+    s = subject.sampling
+    words = [subject.model, f"T={s.temperature:g}", f"cap={s.max_tokens}"]
+    words += [f"{name}={value:g}" for name, value, off in
+              (("top_p", s.top_p, 1), ("top_k", s.top_k, 0), ("min_p", s.min_p, 0)) if value != off]  # fmt: skip
+    return " ".join(words)
+
+
+def save_rows(plan: Plan, run: RunDir, bank_folder: Path) -> Bank:
+    """Turn a finished collection into rows and join them to the bank's other configurations."""
+    name = config_name(plan)
+    rows = list(_rows(plan, run, name))
+    if (bank_folder / "bank.parquet").exists():
+        bank = read_bank(bank_folder)
+        rows += [row for row in bank.rows() if row.config != name]
+    write_bank(rows, bank_folder, plan.cells[0].subject.task, replace=True)
+    return read_bank(bank_folder)
+
+
+def _rows(plan: Plan, run: RunDir, name: str) -> Iterator[Row]:
+    cell = plan.cells[0]
+    questions = {p.id: (None if p.meta.get("private") else p.question) for p in plan.benches[0].examples}
+    for (cell_id, problem_id), record in run.replay().records.items():
+        if cell_id != cell.id:
+            continue
+        for c in record["candidates"]:
+            yield Row(
+                problem_id=problem_id,
+                prompt=questions[problem_id],
+                config=name,
+                sample=c["index"],
+                answer=c["answer"],
+                correct=c["correct"] is True,
+                completion_tokens=c["completion_tokens"],
+                prompt_tokens=c["prompt_tokens"],
+                finish=c["finish"],
+                logprob=c["logprob"],
+                score=c["score"],
+            )

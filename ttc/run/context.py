@@ -1,0 +1,276 @@
+"""The metered context: the only road from a strategy to an engine or a reward model."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from ttc.core.errors import ConfigError, EngineError
+from ttc.core.identity import sample_seed
+from ttc.core.protocols import Engine, RewardModel
+from ttc.core.types import Completion, Exhausted, GenRequest, Problem, Prompt, Sampling, Steps, StepScores, Usage
+from ttc.run.ledger import Ledger
+
+
+class AnswerReader(Protocol):
+    """Fills in `Completion.answer`."""
+
+    async def read(self, problem_id: str, completions: Sequence[Completion]) -> list[Completion]:
+        """Extract answers, spelled as the first equivalent answer of the same problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Exchange rates into completion tokens (`--price`): what one other token costs. All 0 by default."""
+
+    prompt: float = 0.0
+    cached: float = 0.0
+    reward: float = 0.0
+
+    def charge(self, usage: Usage) -> int:
+        """Return the budget tokens of a usage, rounded up."""
+        extra = self.prompt * usage.prompt + self.cached * usage.cached + self.reward * usage.reward
+        return usage.completion + math.ceil(extra - 1e-9)
+
+    def worst_case(self, prompt_tokens: int) -> int:
+        """Return what a prompt costs at most: all of it at the dearer of the two rates."""
+        return math.ceil(max(self.prompt, self.cached) * prompt_tokens - 1e-9)
+
+
+@dataclass(slots=True)
+class Meter:
+    """What one problem has used so far."""
+
+    usage: Usage = field(default_factory=Usage)
+    probe_tokens: int = 0
+    sequential_tokens: int = 0
+    calls: int = 0
+    cache_hits: int = 0
+    ended: Literal["budget", "exhausted"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What all problems of a cell share."""
+
+    engine: Engine
+    reader: AnswerReader
+    sampling: Sampling
+    seed: int
+    min_call_tokens: int
+    reward: RewardModel | None = None
+    prices: Prices = Prices()
+    on_tokens: Callable[[int], None] | None = None
+    """Told the completion tokens of each call, for a progress display."""
+
+
+@dataclass(slots=True)
+class MeteredContext:
+    """Implements `ttc.core.protocols.Context` (architecture, section 2)."""
+
+    world: World
+    problem: Problem
+    ledger: Ledger
+    meter: Meter = field(default_factory=Meter)
+    draw: int = 0
+    path: str = ""
+    depth: int = 0
+    """Generated tokens on the longest causal chain that led here."""
+    _next_index: int = 0
+    _branches: dict[str, MeteredContext] = field(default_factory=dict)
+    _failed: bool = False
+
+    @property
+    def remaining(self) -> int:
+        """Return the tokens that are neither spent nor reserved."""
+        return self.ledger.remaining
+
+    @property
+    def sampling(self) -> Sampling:
+        """Return the run's own sampling settings."""
+        return self.world.sampling
+
+    @property
+    def ended(self) -> Literal["budget", "exhausted"] | None:
+        """Say why the last `sample` returned fewer completions than asked for, if it did."""
+        return self.meter.ended
+
+    def branch(self, key: str) -> MeteredContext:
+        """Return a context on the same grant with its own seed stream.
+
+        Raises:
+            ConfigError: the key was used before: two branches would draw the same samples.
+        """
+        if key in self._branches:
+            raise ConfigError(f"branch {key!r} was opened twice for problem {self.problem.id}")
+        child = replace(self, path=f"{self.path}/{key}", depth=self._joined_depth(), _next_index=0, _branches={})
+        self._branches[key] = child
+        return child
+
+    def _joined_depth(self) -> int:
+        """Return the longest causal chain that a call made here now depends on: inner branches are over."""
+        return max([self.depth, *(child._joined_depth() for child in self._branches.values())])
+
+    async def sample(self, prefix: Prompt, n: int | None, sampling: Sampling) -> list[Completion]:
+        """Draw up to `n` completions of `prefix`, in index order; None: as many as the grant pays for.
+
+        Calls start in index order, each as soon as its whole cap can be reserved. Returns fewer where the
+        grant or a recorded pool ends first; `ended` then says which.
+
+        Raises:
+            EngineError: a call failed; every other call has settled by then.
+        """
+        self._check(prefix)
+        self.meter.ended, self._failed = None, False
+        start = self._joined_depth()
+        calls: list[asyncio.Task[Completion] | Completion] = []
+        try:
+            await self._start_calls(calls, prefix, n, sampling)
+        except Exhausted:
+            self.meter.ended = "exhausted"
+        finally:
+            await _settle(calls)
+        completions = self._results(calls)
+        self.depth = max(self.depth, start + max((c.usage.completion for c in completions), default=0))
+        self.meter.sequential_tokens = max(self.meter.sequential_tokens, self.depth)
+        if sampling.kind == "probe":
+            self.meter.probe_tokens += sum(c.usage.completion for c in completions)
+        return await self.world.reader.read(self.problem.id, completions)
+
+    async def _start_calls(
+        self, calls: list[asyncio.Task[Completion] | Completion], prefix: Prompt, n: int | None, sampling: Sampling
+    ) -> None:
+        world = self.world
+        cap, prompt_cost = self._caps(prefix, sampling)
+        while (n is None or len(calls) < n) and not self._failed:
+            # What the prompt costs comes on top of the smallest call worth making.
+            reserved = await self.ledger.reserve(cap + prompt_cost, world.min_call_tokens + prompt_cost)
+            if reserved is None:
+                self.meter.ended = "budget"
+                return
+            index, self._next_index = self._next_index, self._next_index + 1
+            request = GenRequest(
+                problem_id=self.problem.id,
+                prompt=prefix,
+                sampling=sampling,
+                max_tokens=reserved - prompt_cost,
+                seed=sample_seed(world.seed, self.problem.id, self.path, index),
+                index=index,
+                draw=self.draw,
+            )
+            call = self._call(request, reserved)
+            calls.append(await call if world.engine.immediate else asyncio.create_task(call))
+
+    def _results(self, calls: Sequence[asyncio.Task[Completion] | Completion]) -> list[Completion]:
+        done, failures = [], []
+        for call in calls:
+            failure = call.exception() if isinstance(call, asyncio.Task) else None
+            if isinstance(failure, Exhausted):
+                self.meter.ended = "exhausted"
+            elif failure is not None:
+                failures.append(failure)
+            else:
+                done.append(call.result() if isinstance(call, asyncio.Task) else call)
+        if failures:
+            raise failures[0]  # the lowest index: the same one at any timing
+        return done
+
+    async def _call(self, request: GenRequest, reserved: int) -> Completion:
+        meter = self.meter
+        # A call that ends without saying what it spent is charged all it reserved.
+        usage, charge = Usage(completion=request.max_tokens), reserved
+        try:
+            completion = (await self.world.engine.generate([request]))[0]
+            usage = completion.usage
+            charge = self.world.prices.charge(usage)
+            meter.calls += 1
+            meter.cache_hits += completion.from_cache
+            return completion
+        except Exhausted:
+            usage, charge = Usage(), 0
+            raise
+        except EngineError as error:
+            self._failed = True
+            if error.usage is not None:
+                usage = error.usage
+                charge = min(reserved, self.world.prices.charge(usage))
+            raise
+        finally:
+            meter.usage += usage
+            self.ledger.settle(reserved, charge)
+            if self.world.on_tokens is not None:
+                self.world.on_tokens(usage.completion)
+
+    def _caps(self, prefix: Prompt, sampling: Sampling) -> tuple[int, int]:
+        """Return the most tokens one call may generate, and the most its prompt may be charged."""
+        engine, length = self.world.engine, len(prefix.tokens)
+        cap = sampling.max_tokens
+        if engine.context_tokens is not None and length:
+            cap = min(cap, engine.context_tokens - length)
+            if cap < 1:
+                raise EngineError(
+                    f"problem {self.problem.id}: the prompt has {length} tokens, the model's context is"
+                    f" {engine.context_tokens}",
+                    "use a model with a longer context, or leave this problem out",
+                )
+        prices = self.world.prices
+        if not length and (prices.prompt or prices.cached):
+            raise ConfigError("--price needs prompt lengths, which a chat-only endpoint does not tell beforehand")
+        return cap, prices.worst_case(length)
+
+    def _check(self, prefix: Prompt) -> None:
+        if prefix.generated and "extends" not in self.world.engine.capabilities:
+            raise ConfigError(
+                f"engine {self.world.engine.label} cannot extend a prefix",
+                "use a strategy that only draws whole answers, or a vLLM engine or server",
+            )
+
+    async def score(self, responses: Sequence[Steps]) -> list[StepScores]:
+        """Score each response's steps by the run's reward model, charged at the reward price.
+
+        Returns fewer scores than responses where the price ends the grant.
+
+        Raises:
+            ConfigError: the run has no reward model.
+            EngineError: the reward model failed.
+        """
+        reward = self.world.reward
+        if reward is None:
+            raise ConfigError("this run has no reward model", "give --prm, or a strategy that needs no scores")
+        if not responses:
+            return []
+        cost = math.ceil(self.world.prices.reward * reward.count_tokens(self.problem, responses) - 1e-9)
+        reserved = 0
+        if cost:
+            held = await self.ledger.reserve(cost, cost)
+            if held is None:
+                self.meter.ended = "budget"
+                return []
+            reserved = held
+        spent = reserved
+        try:
+            scores, tokens = await reward.score(self.problem, responses)
+            usage = Usage(reward=tokens)
+            self.meter.usage += usage
+            spent = self.world.prices.charge(usage)
+        finally:
+            if reserved:
+                self.ledger.settle(reserved, spent)
+        return scores
+
+
+async def _settle(calls: Sequence[asyncio.Task[Completion] | Completion]) -> None:
+    """Wait until every call has ended; when this is cancelled, so are they."""
+    tasks = [call for call in calls if isinstance(call, asyncio.Task)]
+    if not tasks:
+        return
+    try:
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

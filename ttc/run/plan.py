@@ -1,0 +1,235 @@
+"""From a configuration to cells: what will be run, under which names, and what it may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ttc.core.errors import ConfigError, did_you_mean
+from ttc.core.identity import canonical_json, identity
+from ttc.core.parameters import build, parameters
+from ttc.core.protocols import Capability, Resolvable, Strategy, is_oracle, requirements
+from ttc.core.specs import ChoiceSpec, SweepConfig
+from ttc.core.types import Sampling
+
+DEFAULT_MAX_TOKENS = 512
+DEFAULT_MIN_CALL_TOKENS = 16
+"""Smallest call worth starting where no sample's length is known (architecture, section 2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A strategy or allocator, built, with the name and parameters that the tables show."""
+
+    name: str
+    spec: ChoiceSpec
+    params: Mapping[str, Any]
+    instance: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is asked of whom: one task on one model, described without loading the model."""
+
+    task: str
+    model: str
+    task_fingerprint: str
+    engine_fingerprint: str
+    capabilities: frozenset[Capability]
+    problem_ids: tuple[str, ...]
+    sampling: Sampling
+    draws: int
+    reward_fingerprint: str | None = None
+    parameters: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One row of the table: a subject, a strategy, an allocator and a budget."""
+
+    id: str
+    subject: Subject
+    strategy: Choice
+    allocator: Choice
+    budget: int
+    seed: int
+    price: Mapping[str, float]
+    min_call_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Return the run's total for this cell, a hard limit in every draw."""
+        return self.budget * len(self.subject.problem_ids)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the journal's `cell` line."""
+        solver: Strategy = self.strategy.instance
+        return {
+            "kind": "cell",
+            "cell": self.id,
+            "task": self.subject.task,
+            "model": self.subject.model,
+            "strategy": self.strategy.name,
+            "strategy_params": canonical_json(self.strategy.params),
+            "allocator": self.allocator.name,
+            "allocator_params": canonical_json(self.allocator.params),
+            "budget": self.budget,
+            "seed": self.seed,
+            "draws": self.subject.draws,
+            "n_problems": len(self.subject.problem_ids),
+            "oracle": is_oracle(solver),
+            "parameters": self.subject.parameters,
+            "reward_parameters": None,
+        }
+
+
+def choices(kind: str, specs: Sequence[ChoiceSpec]) -> list[Choice]:
+    """Build strategies or allocators and give each a name of its own.
+
+    Raises:
+        ConfigError: unknown name or parameter, or one name twice without labels.
+    """
+    if not specs:
+        hint = "ttc ls strategies names them" if kind == "strategies" else ""
+        raise ConfigError(f"no {kind} given", hint)
+    built: list[Choice] = []
+    for spec in specs:
+        instance = build("strategies" if kind == "strategies" else "allocators", spec.name, spec.params)
+        name = spec.label or (spec.name.rpartition(":")[2] if ".py:" in spec.name else spec.name)
+        if any(other.name == name for other in built):
+            raise ConfigError(f"{kind}: {name!r} stands twice", "give each a label of its own in the YAML file")
+        built.append(Choice(name, spec, parameters(instance), instance))
+    return built
+
+
+def resolve(choice: Choice, subject: Subject) -> Choice:
+    """Make `auto` parameters definite, and refuse what this subject cannot give.
+
+    Raises:
+        ConfigError: the strategy needs something that the model or bank does not offer.
+    """
+    instance = choice.instance
+    if isinstance(instance, Resolvable):
+        instance = instance.resolve(subject.capabilities)
+    missing = sorted(requirements(instance) - subject.capabilities)
+    if missing:
+        raise ConfigError(f"{choice.name} cannot run on {subject.model}: {_LACKS[missing[0]]}", _HINTS[missing[0]])
+    return Choice(choice.name, choice.spec, parameters(instance), instance)
+
+
+_LACKS: dict[Capability, str] = {
+    "live": "it needs a live model, not recorded samples",
+    "extends": "this engine cannot continue a prefix",
+    "temperature": "it needs its own temperature, and recorded samples have theirs",
+    "top_logprobs": "this engine tells no log-probabilities of other tokens",
+    "reward": "there is no reward model",
+    "score": "its samples have no reward scores",
+}
+_HINTS: dict[Capability, str] = {
+    "live": "give --model instead of --bank, or another strategy",
+    "extends": "use a vLLM engine or server, or a strategy that only draws whole answers",
+    "temperature": "give --model instead of --bank, or another strategy",
+    "top_logprobs": "give a vLLM model, or best-of-n with select: logprob",
+    "reward": "give --prm MODEL",
+    "score": "give --prm MODEL, a bank with the field 'score', or a strategy such as self-consistency",
+}
+
+
+def make_cells(config: SweepConfig, subjects: Sequence[Subject], min_call_tokens: int) -> list[Cell]:
+    """Return the product of subjects, strategies, allocators and budgets, each with its identity.
+
+    The identity leaves out what cannot change outputs: labels, display, folders, time limits.
+    """
+    if not config.budgets:
+        raise ConfigError("no budgets given", "for example --budgets 256,512,1024 (mean completion tokens a problem)")
+    if len(set(config.budgets)) < len(config.budgets):
+        raise ConfigError(f"a budget stands twice in {list(config.budgets)}")
+    strategies, allocators = choices("strategies", config.strategies), choices("allocators", config.allocators)
+    cells = []
+    for subject in subjects:
+        for choice in strategies:
+            solver = resolve(choice, subject)
+            for allocator in allocators:
+                _check_allocator(allocator)
+                for budget in config.budgets:
+                    cells.append(_cell(config, subject, solver, allocator, budget, min_call_tokens))  # noqa: PERF401
+    return cells
+
+
+def _check_allocator(choice: Choice) -> None:
+    if not callable(getattr(choice.instance, "allocate", None)):
+        raise ConfigError(f"{choice.name} is not an allocator: it has no method allocate")
+
+
+def _cell(
+    config: SweepConfig, subject: Subject, solver: Choice, allocator: Choice, budget: int, min_call_tokens: int
+) -> Cell:
+    price: dict[str, float] = {**config.price}
+    s = subject.sampling
+    name = identity(
+        {
+            "task": [subject.task, subject.task_fingerprint],
+            "engine": subject.engine_fingerprint,
+            "reward": subject.reward_fingerprint,
+            "sampling": [s.temperature, s.top_p, s.top_k, s.min_p, s.max_tokens, list(s.stop)],
+            "strategy": [solver.spec.name, solver.params],
+            "allocator": [allocator.spec.name, allocator.params],
+            "budget": budget,
+            "seed": config.seed,
+            "draws": subject.draws,
+            "price": price,
+            "min_call_tokens": min_call_tokens,
+        }
+    )
+    return Cell(name, subject, solver, allocator, budget, config.seed, price, min_call_tokens)
+
+
+def spec_id(cells: Sequence[Cell]) -> str:
+    """Return the identity of a whole run."""
+    return identity([cell.id for cell in cells])
+
+
+def run_name(date: str, cells: Sequence[Cell], run_id: str) -> str:
+    """Return the folder name `<date>-<task>-<model>-<hash>`."""
+    tasks = sorted({cell.subject.task for cell in cells})
+    models = sorted({cell.subject.model for cell in cells})
+    words = ["+".join(tasks), models[0] if len(models) == 1 else f"{len(models)}-models"]
+    safe = ["".join(c if c.isalnum() or c in "+._" else "-" for c in word).strip("-.")[:60] for word in words]
+    return "-".join([date, *safe, run_id[:8]])
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a sweep may cost, in completion tokens."""
+
+    cells: int
+    problems: int
+    ceiling: int
+    """The sum of all cells' totals: no run can charge more."""
+    expected: int
+    """What an engine is likely asked for at most: cells share samples by seed, so the largest total of each subject."""
+
+
+def estimate(cells: Sequence[Cell], cached: bool) -> Estimate:
+    """Bound a sweep's cost before anything is generated; `cached` says whether equal samples are drawn once."""
+    ceiling = sum(cell.total_tokens for cell in cells)
+    largest: dict[int, int] = {}
+    for cell in cells:
+        key = id(cell.subject)
+        largest[key] = max(largest.get(key, 0), cell.total_tokens)
+    problems = sum(len(s.problem_ids) for s in {id(c.subject): c.subject for c in cells}.values())
+    return Estimate(len(cells), problems, ceiling, sum(largest.values()) if cached else ceiling)
+
+
+def check_bank_models(names: Sequence[str], configs: Sequence[str], bank: Path) -> list[str]:
+    """Return the configurations a bank sweep runs on: all, or those named.
+
+    Raises:
+        ConfigError: a name is none of them.
+    """
+    for name in names:
+        if name not in configs:
+            raise ConfigError(f"the bank {bank.name} has no configuration {name!r}", did_you_mean(name, configs))
+    return list(names) or list(configs)

@@ -1,0 +1,180 @@
+"""Answer one problem: run a strategy on a metered context, grade what it returns, make the record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from ttc.core.errors import ConfigError, EngineError, StorageError, TtcError
+from ttc.core.protocols import Strategy
+from ttc.core.types import Answer, Completion, Problem, Status
+from ttc.run.context import AnswerReader, Meter, MeteredContext, World
+from ttc.run.ledger import Ledger
+
+Verdict = bool | Literal["timeout", "error"]
+
+
+class Judge(AnswerReader, Protocol):
+    """Reads answers and says which candidates are right. Nothing else sees the ground truth."""
+
+    async def verdicts(self, problem_id: str, draw: int, candidates: Sequence[Completion]) -> list[Verdict]:
+        """Judge each candidate; one cut by its cap, or without an answer, is wrong."""
+
+    async def close(self) -> None:
+        """Stop every process this judge started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One attempt at one problem."""
+
+    status: Status
+    score: float | None
+    meter: Meter
+    wall_s: float
+    answer: Answer | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    error: str | None = None
+    spent: int = 0
+    """Budget tokens charged; completion tokens unless an exchange rate is set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is tried: a strategy on a problem within a grant, `draws` times."""
+
+    strategy: Strategy
+    problem: Problem
+    grant_tokens: int
+    world: World
+    judge: Judge
+    timeout_s: float
+    totals: Sequence[Ledger] = field(default_factory=tuple)
+    """The run's total, one ledger a draw."""
+
+
+async def solve(attempt: Attempt) -> list[Outcome]:
+    """Try once a draw, one after another."""
+    return [await _solve_draw(attempt, draw, total) for draw, total in enumerate(attempt.totals)]
+
+
+async def _solve_draw(attempt: Attempt, draw: int, total: Ledger) -> Outcome:
+    ledger = Ledger(attempt.grant_tokens, total)
+    ctx = MeteredContext(attempt.world, attempt.problem, ledger, draw=draw)
+    started = time.perf_counter()
+    status: Status = "ok"
+    answer, verdicts, error = None, list[Verdict](), None
+    try:
+        async with asyncio.timeout(attempt.timeout_s):
+            answer = await attempt.strategy.solve(attempt.problem, ctx)
+            _check(answer)
+        wall_s = time.perf_counter() - started
+        verdicts = await attempt.judge.verdicts(attempt.problem.id, draw, answer.candidates)
+    except TimeoutError:
+        status, error = "timeout", f"no answer within {attempt.timeout_s:g} s"
+    except (ConfigError, StorageError):
+        raise
+    except TtcError as failure:
+        if isinstance(failure, EngineError) and failure.fatal:
+            raise
+        status, error = "error", failure.message
+    except Exception as failure:  # noqa: BLE001 - the boundary of one problem: a strategy may raise anything
+        status, error = "error", f"{type(attempt.strategy).__name__} raised {type(failure).__name__}: {failure}"
+    if answer is None or error is not None:
+        score = 0.0 if status == "timeout" else None
+        wall_s = time.perf_counter() - started
+        return Outcome(status, score, ctx.meter, wall_s, error=error, spent=ledger.spent)
+    status, score = _judged(answer, verdicts)
+    return Outcome(status, score, ctx.meter, wall_s, answer, tuple(verdicts), spent=ledger.spent)
+
+
+def _check(answer: Answer) -> None:
+    if not isinstance(answer, Answer):
+        raise TypeError(f"solve must return an Answer, not {type(answer).__name__}")
+    if answer.choice is not None and not 0 <= answer.choice < len(answer.candidates):
+        raise IndexError(f"choice {answer.choice} is not one of {len(answer.candidates)} candidates")
+
+
+def _judged(answer: Answer, verdicts: Sequence[Verdict]) -> tuple[Status, float | None]:
+    """Return status and score; only a grader that failed leaves the score open."""
+    finished = any(c.finish == "stop" for c in answer.candidates)
+    unanswered: Status = "budget" if answer.stop_reason == "budget" and not finished else "unparsed"
+    if answer.any_of:
+        if any(v is True for v in verdicts):
+            return "ok", 1.0
+        if "error" in verdicts:
+            return "error", None
+        return ("ok", 0.0) if finished else (unanswered, 0.0)
+    if answer.choice is None or answer.text is None:
+        return unanswered, 0.0
+    verdict = verdicts[answer.choice]
+    if verdict == "error":
+        return "error", None
+    return ("timeout", 0.0) if verdict == "timeout" else ("ok", float(verdict))
+
+
+def record(attempt: Attempt, outcomes: Sequence[Outcome], store_text: bool) -> dict[str, Any]:
+    """Make the journal line: means over draws, and the candidates where there was one draw."""
+    n = len(outcomes)
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / n
+
+    scores = [o.score for o in outcomes]
+    score = None if None in scores else mean([s for s in scores if s is not None])
+    live_clock = n == 1 and outcomes[0].meter.cache_hits == 0
+    only = outcomes[0] if n == 1 else None
+    reasons = Counter(o.answer.stop_reason for o in outcomes if o.answer is not None)
+    row: dict[str, Any] = {
+        "problem_id": attempt.problem.id,
+        "grant_tokens": attempt.grant_tokens,
+        "answer": only.answer.text if only is not None and only.answer is not None else None,
+        "correct": bool(score) if only is not None and score is not None else None,
+        "score": score,
+        "status": Counter(o.status for o in outcomes).most_common(1)[0][0] if score is not None else "error",
+        "stop_reason": reasons.most_common(1)[0][0] if reasons else None,
+        "completion_tokens": mean([o.meter.usage.completion for o in outcomes]),
+        "probe_tokens": mean([o.meter.probe_tokens for o in outcomes]),
+        "prompt_tokens": mean([o.meter.usage.prompt for o in outcomes]),
+        "cached_tokens": mean([o.meter.usage.cached for o in outcomes]),
+        "reward_tokens": mean([o.meter.usage.reward for o in outcomes]),
+        "sequential_tokens": mean([o.meter.sequential_tokens for o in outcomes]),
+        "kv_token_steps": None,
+        "calls": mean([o.meter.calls for o in outcomes]),
+        "wall_s": outcomes[0].wall_s if live_clock else None,
+        "candidates": [],
+        "allocation": None,
+    }
+    if only is None:
+        row["draw_tokens"] = [o.meter.usage.completion for o in outcomes]
+        row["draw_spent"] = [o.spent for o in outcomes]
+    else:
+        row["draw_spent"] = [only.spent]
+        row["candidates"] = _candidates(only, store_text and not attempt.problem.meta.get("private"))
+    errors = [o.error for o in outcomes if o.error is not None]
+    if errors:
+        row["error"] = errors[0]
+    return row
+
+
+def _candidates(outcome: Outcome, with_text: bool) -> list[dict[str, Any]]:
+    if outcome.answer is None:
+        return []
+    return [
+        {
+            "index": i,
+            "answer": c.answer,
+            "correct": verdict if isinstance(verdict, bool) else None,
+            "score": c.score,
+            "logprob": c.logprob,
+            "completion_tokens": c.usage.completion,
+            "prompt_tokens": c.usage.prompt + c.usage.cached,
+            "finish": c.finish,
+            "text": c.text if with_text else None,
+        }
+        for i, (c, verdict) in enumerate(zip(outcome.answer.candidates, outcome.verdicts, strict=True))
+    ]

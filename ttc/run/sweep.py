@@ -1,0 +1,226 @@
+"""Run a plan: cells one after another, all problems of a cell at once, one journal line a finished problem."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from ttc.core.errors import FailedProblemsError, TtcError
+from ttc.core.protocols import Engine
+from ttc.core.specs import SweepConfig, max_errors
+from ttc.core.types import Problem
+from ttc.engines.cache import CachedEngine
+from ttc.run.bench import Bench
+from ttc.run.context import Prices, World
+from ttc.run.ledger import Ledger
+from ttc.run.plan import Cell
+from ttc.run.solve import Attempt, Judge, record, solve
+from ttc.store.journal import JournalWriter
+from ttc.store.rundir import RunDir
+
+RESERVED_EVERY_S = 1.0
+"""How often the tokens in flight are noted, so that a crash can be told what it interrupted."""
+
+
+class Observer(Protocol):
+    """Is told what happens; it draws progress, and can stop nothing."""
+
+    def note(self, text: str) -> None:
+        """Hear one line about what is going on."""
+
+    def cell_started(self, cell: Cell, done: Sequence[Mapping[str, Any]]) -> None:
+        """Hear that a cell begins, with the records it already has."""
+
+    def tokens(self, count: int) -> None:
+        """Hear that tokens were generated, or served from the cache."""
+
+    def problem_finished(self, cell: Cell, row: Mapping[str, Any]) -> None:
+        """Hear of one finished problem."""
+
+    def cell_finished(self, cell: Cell, wall_s: float | None) -> None:
+        """Hear that a cell is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a sweep will do: the benches, the cells in order, and the settings they share."""
+
+    config: SweepConfig
+    benches: Sequence[Bench]
+    cells: Sequence[Cell]
+
+
+async def run_sweep(plan: Plan, run: RunDir, observer: Observer) -> None:
+    """Run every cell that is not finished yet. The run folder is open for writing.
+
+    Raises:
+        EngineError: an engine cannot start or died. What is finished is kept.
+        FailedProblemsError: more problems failed than the configuration allows.
+        StorageError: the journal cannot be written.
+    """
+    sweep = _Sweep(plan, run, observer)
+    with JournalWriter(run.journal, "main") as journal:
+        sweep.journal = journal
+        for engine in dict.fromkeys(bench.engine for bench in plan.benches):
+            todo = [b for b in plan.benches if b.engine is engine and sweep.unfinished(b)]
+            if todo:
+                await sweep.run_engine(engine, todo)
+
+
+class _Sweep:
+    """One pass over a plan."""
+
+    journal: JournalWriter
+
+    def __init__(self, plan: Plan, run: RunDir, observer: Observer) -> None:
+        self.config, self.cells, self.run, self.observer = plan.config, plan.cells, run, observer
+        replay = run.replay()
+        self.done = {key: row for key, row in replay.records.items() if row.get("status") != "error"}
+        self.begun = {str(e["cell"]) for e in replay.events if e.get("kind") == "cell"}
+        self.ended = {str(e["cell"]) for e in replay.events if e.get("kind") == "cell_end"}
+        for place in replay.damaged:
+            observer.note(f"journal {place} is damaged and was left out; its problem runs again")
+
+    def of(self, bench: Bench) -> list[Cell]:
+        return [cell for cell in self.cells if cell.subject is bench.subject]
+
+    def finished_rows(self, cell: Cell) -> dict[str, dict[str, Any]]:
+        ids = cell.subject.problem_ids
+        return {pid: self.done[cell.id, pid] for pid in ids if (cell.id, pid) in self.done}
+
+    def unfinished(self, bench: Bench) -> bool:
+        return any(
+            cell.id not in self.ended or len(self.finished_rows(cell)) < len(cell.subject.problem_ids)
+            for cell in self.of(bench)
+        )
+
+    async def run_engine(self, engine: Engine, benches: Sequence[Bench]) -> None:
+        """Start one engine, run its cells, and stop it whatever happens."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(engine.close)
+            self.observer.note(f"starting {engine.label}")
+            await engine.start()
+            live = "live" in engine.capabilities
+            source: Engine = engine
+            if live and self.config.cache != "off":
+                cached = CachedEngine(engine, self.run.cache_file(self.config.cache))
+                stack.callback(cached.close_cache)
+                source = cached
+            for bench in benches:
+                judge = bench.judge()
+                stack.push_async_callback(judge.close)
+                await self.run_bench(bench, source, judge)
+
+    async def run_bench(self, bench: Bench, engine: Engine, judge: Judge) -> None:
+        if bench.reward is not None:
+            await bench.reward.start()
+        problems = {p.id: p for p in bench.problems()}
+        runs = [self.run_cell(cell, bench, engine, judge, problems) for cell in self.of(bench)]
+        if self.config.overlap:
+            await _together(runs)
+        else:
+            for pending in runs:
+                await pending
+
+    async def run_cell(
+        self, cell: Cell, bench: Bench, engine: Engine, judge: Judge, problems: Mapping[str, Problem]
+    ) -> None:
+        """Run what is left of one cell."""
+        done = self.finished_rows(cell)
+        if cell.id in self.ended and len(done) == len(problems):
+            return
+        self.observer.cell_started(cell, list(done.values()))
+        self.journal.append(cell.describe())
+        totals = [Ledger(cell.total_tokens) for _ in range(cell.subject.draws)]
+        for row in done.values():
+            for ledger, spent in zip(totals, row["draw_spent"], strict=True):
+                ledger.spent += spent
+        world = World(
+            engine=engine,
+            reader=judge,
+            sampling=cell.subject.sampling,
+            seed=cell.seed,
+            min_call_tokens=cell.min_call_tokens,
+            reward=bench.reward,
+            prices=Prices(**cell.price),
+            on_tokens=self.observer.tokens,
+        )
+        grants = self._grants(cell)
+        attempts = [
+            Attempt(cell.strategy.instance, p, grants[p.id], world, judge, self.config.problem_timeout_s, totals)
+            for p in problems.values()
+            if p.id not in done
+        ]
+        started = time.perf_counter()
+        hits = await self._run_attempts(cell, attempts)
+        wall_s: float | None = time.perf_counter() - started
+        if hits or self.config.overlap or cell.id in self.begun:
+            wall_s = None  # time means nothing where samples were stored, cells overlapped, or the cell was interrupted
+        self.journal.append({"kind": "cell_end", "cell": cell.id, "wall_s": wall_s})
+        self.observer.cell_finished(cell, wall_s)
+
+    def _grants(self, cell: Cell) -> dict[str, int]:
+        ids, total = cell.subject.problem_ids, cell.total_tokens
+        grants: dict[str, int] = cell.allocator.instance.allocate(ids, total)
+        if set(grants) != set(ids) or sum(grants.values()) > total or min(grants.values()) < 0:
+            raise TtcError(
+                f"allocator {cell.allocator.name} granted {sum(grants.values())} tokens to {len(grants)} problems;"
+                f" the total is {total} for {len(ids)}"
+            )
+        return grants
+
+    async def _run_attempts(self, cell: Cell, attempts: Sequence[Attempt]) -> bool:
+        """Run them all at once and journal each as it ends. Returns whether the cache served anything."""
+        allowed = max_errors(self.config.max_errors, len(cell.subject.problem_ids))
+        failed: list[str] = []
+        hits = False
+        noted = time.monotonic()
+
+        async def one(attempt: Attempt) -> None:
+            nonlocal hits, noted
+            outcomes = await solve(attempt)
+            hits = hits or any(o.meter.cache_hits for o in outcomes)
+            row = {"cell": cell.id, **record(attempt, outcomes, self.config.store_text)}
+            self.journal.append(row)
+            self.observer.problem_finished(cell, row)
+            if row["status"] == "error":
+                failed.append(f"{attempt.problem.id}: {row.get('error', 'the grader failed')}")
+                self.run.log(f"{_now()} cell {cell.id} problem {failed[-1]}")
+                if len(failed) > allowed:
+                    raise FailedProblemsError(
+                        f"{len(failed)} problems failed, {self.config.max_errors} are allowed; the last one:"
+                        f" {failed[-1]}",
+                        "what is finished is kept: mend the cause and run the command again, or raise --max-errors",
+                    )
+            elif attempt.totals and time.monotonic() - noted > RESERVED_EVERY_S:
+                noted = time.monotonic()
+                held = max(ledger.reserved for ledger in attempt.totals)
+                self.journal.append({"kind": "in_flight", "cell": cell.id, "reserved_tokens": held})
+            await asyncio.sleep(0)  # engines that answer at once would never let the display draw
+
+        await _together([one(attempt) for attempt in attempts])
+        return hits
+
+
+async def _together(coroutines: Sequence[Any]) -> None:
+    """Run all at once; the first failure cancels the others and is raised alone."""
+    tasks = [asyncio.create_task(c) for c in coroutines]
+    if not tasks:
+        return
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,207 @@
+"""The sample bank: recorded samples, one row per (problem, configuration, sample).
+
+On disk a bank is a folder: `bank.parquet` with the rows and `bank.json` with its name. The interchange form
+is JSON lines with the same fields (architecture, section 5).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ttc.core.errors import DataError, StorageError, did_you_mean
+from ttc.core.identity import file_sha256
+from ttc.store.tables import SCHEMAS, read_table, rows_of, to_table, write_table
+
+FIELDS = SCHEMAS["bank"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One recorded sample; `answer` is None where none could be extracted."""
+
+    problem_id: str
+    prompt: str | None
+    config: str
+    sample: int
+    answer: str | None
+    correct: bool
+    completion_tokens: int
+    prompt_tokens: int
+    finish: str
+    logprob: float | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A loaded bank. `pools[config][problem_id]` holds a problem's samples by sample index."""
+
+    name: str
+    fingerprint: str
+    pools: Mapping[str, Mapping[str, tuple[Row, ...]]]
+
+    @cached_property
+    def mean_tokens(self) -> float:
+        """Return the mean completion tokens of a sample, over all configurations."""
+        lengths = [row.completion_tokens for row in self.rows()]
+        return sum(lengths) / len(lengths)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every sample."""
+        for pool in self.pools.values():
+            for samples in pool.values():
+                yield from samples
+
+    def longest(self, config: str) -> int:
+        """Return the longest sample of a configuration, in completion tokens."""
+        return max(row.completion_tokens for samples in self.pools[config].values() for row in samples)
+
+    def scored(self, config: str) -> bool:
+        """Say whether every sample of a configuration has a reward score."""
+        return all(row.score is not None for samples in self.pools[config].values() for row in samples)
+
+    def problem_ids(self, config: str) -> list[str]:
+        """Return the problems of a configuration, sorted."""
+        return sorted(self.pools[config])
+
+
+def parse_rows(lines: Iterable[str], source: str) -> list[Row]:
+    """Validate JSON lines.
+
+    Raises:
+        DataError: naming the line and the field of the first row that is wrong.
+    """
+    rows: list[Row] = []
+    seen: dict[tuple[str, str, int], int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        row = parse_row(line, f"{source}, line {number}")
+        key = (row.problem_id, row.config, row.sample)
+        if key in seen:
+            raise DataError(
+                f"{source}, line {number}: sample {row.sample} of problem {row.problem_id!r} in configuration"
+                f" {row.config!r} stands already on line {seen[key]}"
+            )
+        seen[key] = number
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{source} holds no samples")
+    return rows
+
+
+def parse_row(line: str, where: str) -> Row:
+    """Validate one JSON line."""
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    for key in value:
+        if key not in FIELDS:
+            raise DataError(f"{where}: unknown field {key!r}", did_you_mean(key, FIELDS))
+    return Row(**{name: _field(value, name, where) for name in FIELDS})
+
+
+def _field(value: Mapping[str, Any], name: str, where: str) -> Any:
+    kind, given = FIELDS[name], value.get(name)
+    if given is None:
+        if kind.endswith("?"):
+            return None
+        raise DataError(f"{where}: field {name!r} is {'null' if name in value else 'missing'}")
+    wanted = kind.rstrip("?")
+    fits = {
+        "str": isinstance(given, str),
+        "bool": isinstance(given, bool),
+        "int": isinstance(given, int) and not isinstance(given, bool),
+        "float": isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given),
+    }[wanted]
+    if not fits:
+        words = {"str": "a string", "bool": "true or false", "int": "a whole number", "float": "a finite number"}
+        raise DataError(f"{where}: field {name!r} must be {words[wanted]}, found {given!r}")
+    if wanted == "int" and given < 0:
+        raise DataError(f"{where}: field {name!r} must not be negative, found {given}")
+    if name == "finish" and given not in ("stop", "length"):
+        raise DataError(f"{where}: field 'finish' must be 'stop' or 'length', found {given!r}")
+    if name == "score" and not 0 <= given <= 1:
+        raise DataError(f"{where}: field 'score' must lie in [0, 1], found {given}")
+    if name in ("problem_id", "config") and not given:
+        raise DataError(f"{where}: field {name!r} is empty")
+    return float(given) if wanted == "float" else given
+
+
+def import_rows(source: Path, out: Path, task: str | None) -> Bank:
+    """Make a bank from JSON lines.
+
+    Raises:
+        DataError: the file cannot be read or a row is wrong.
+        StorageError: the bank cannot be written, or there is one already.
+    """
+    try:
+        with source.open(encoding="utf-8") as file:
+            rows = parse_rows(file, source.name)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(f"cannot read {source}: {reason}") from error
+    write_bank(rows, out, task or out.name)
+    return read_bank(out)
+
+
+def write_bank(rows: Iterable[Row], out: Path, name: str, *, replace: bool = False) -> None:
+    """Write a bank folder.
+
+    Raises:
+        StorageError: it cannot be written, or there is one already and `replace` is false.
+    """
+    if not replace and (out / "bank.parquet").exists():
+        raise StorageError(f"{out} already holds a bank", "give another --out")
+    ordered = sorted(rows, key=lambda r: (r.config, r.problem_id, r.sample))
+    table = to_table("bank", ({field: getattr(row, field) for field in FIELDS} for row in ordered))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "bank.json").write_text(json.dumps({"name": name}) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
+    write_table(table, out / "bank.parquet")
+
+
+def read_bank(path: Path) -> Bank:
+    """Load a bank folder.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    file = path / "bank.parquet"
+    if not file.is_file():
+        raise DataError(f"{path} is not a bank (it has no bank.parquet)", "make one: ttc import ROWS.jsonl --out BANK")
+    try:
+        name = str(json.loads((path / "bank.json").read_text(encoding="utf-8"))["name"])
+    except FileNotFoundError:
+        name = path.name
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"cannot read {path / 'bank.json'}: {error}") from error
+    try:
+        table = read_table(file)
+    except StorageError as error:
+        raise DataError(error.message, "import or collect the bank again") from error
+    missing = [column for column in FIELDS if column not in table.column_names]
+    if missing:
+        raise DataError(f"{file} lacks the column {missing[0]!r}")
+    pools: dict[str, dict[str, list[Row]]] = {}
+    for values in rows_of(table.select(list(FIELDS))):
+        row = Row(**values)
+        pools.setdefault(row.config, {}).setdefault(row.problem_id, []).append(row)
+    if not pools:
+        raise DataError(f"{path} holds no samples")
+    frozen = {
+        config: {pid: tuple(sorted(rows, key=lambda r: r.sample)) for pid, rows in pool.items()}
+        for config, pool in pools.items()
+    }
+    return Bank(name, file_sha256(file)[:16], frozen)

@@ -1,0 +1,173 @@
+"""A run folder: who may write it, what it was asked to do, what it holds.
+
+<run>/config.yaml manifest.json env.json log.txt journal/*.jsonl cache.sqlite
+records.parquet candidates.parquet cells.parquet allocation.parquet report/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from ttc.core.errors import ConfigError, DataError, StorageError
+from ttc.store.journal import Replay, read_journal
+
+
+class RunDir:
+    """Paths and small files of one run. Reading needs no lock; `open_for_writing` takes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @property
+    def journal(self) -> Path:
+        """Return the journal folder."""
+        return self.path / "journal"
+
+    @property
+    def report(self) -> Path:
+        """Return the report folder."""
+        return self.path / "report"
+
+    def table(self, name: str) -> Path:
+        """Return where a Parquet table lies."""
+        return self.path / f"{name}.parquet"
+
+    def cache_file(self, shared: str | None) -> Path:
+        """Return the generation cache: the run's own, or one in a shared folder."""
+        return (self.path if shared is None else Path(shared).expanduser()) / "cache.sqlite"
+
+    @classmethod
+    def existing(cls, path: Path) -> RunDir:
+        """Return the run at `path`.
+
+        Raises:
+            DataError: there is no run there.
+        """
+        if not (path / "manifest.json").is_file():
+            runs = [p.parent.name for p in path.glob("*/manifest.json")] if path.is_dir() else []
+            hint = "runs in it: " + ", ".join(sorted(runs)[:5]) if runs else "ttc ls runs lists the runs of results/"
+            raise DataError(f"{path} is not a run folder (it has no manifest.json)", hint)
+        return cls(path)
+
+    def open_for_writing(self, spec: dict[str, Any], spec_id: str) -> None:
+        """Create or resume the run: lock it, and check that it was asked for the same thing.
+
+        Raises:
+            StorageError: the folder cannot be written, or another process runs in it.
+            ConfigError: it holds another run.
+        """
+        try:
+            self.journal.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("a")
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
+        try:
+            # The kernel drops this lock when the process ends, however it ends: nothing is left to clean up.
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            self._lock = None
+            raise StorageError(
+                f"another process is running in {self.path}", "wait for it, or give another --out"
+            ) from error
+        try:
+            self._adopt(spec, spec_id)
+        except (ConfigError, StorageError):
+            self.close()
+            raise
+
+    def _adopt(self, spec: dict[str, Any], spec_id: str) -> None:
+        if (self.path / "manifest.json").exists():
+            found = self.read_manifest().get("spec_id")
+            if found != spec_id:
+                raise ConfigError(
+                    f"{self.path} holds another run ({found}, not {spec_id}): {self._difference(spec)}",
+                    "give another --out, or the settings of the first run",
+                )
+            return
+        self.write_text("config.yaml", yaml.safe_dump(spec, sort_keys=False, allow_unicode=True))
+        self.write_json("manifest.json", {"spec_id": spec_id, "state": "running", "restarts": []})
+
+    def _difference(self, spec: dict[str, Any]) -> str:
+        try:
+            old = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError):
+            return "its config.yaml cannot be read"
+        old = old if isinstance(old, dict) else {}
+        changed = [key for key in sorted({*old, *spec}) if old.get(key) != spec.get(key)]
+        return "it differs in " + (", ".join(changed) or "the data or the model behind the same names")
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Return the manifest.
+
+        Raises:
+            StorageError: it cannot be read or is not JSON.
+        """
+        path = self.path / "manifest.json"
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"cannot read {path}: {error}") from error
+        if not isinstance(manifest, dict):
+            raise StorageError(f"{path} is not a JSON object")
+        return manifest
+
+    def replay(self) -> Replay:
+        """Read the journal."""
+        return read_journal(self.journal)
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Replace a small JSON file as a whole."""
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replace a small text file as a whole.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        path = self.path / name
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def log(self, line: str) -> None:
+        """Append a line to log.txt; a log that cannot be written stops nothing."""
+        try:
+            with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError:
+            return
+
+    @property
+    def locked(self) -> bool:
+        """Say whether this object holds the run."""
+        return self._lock is not None
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def find_run(results: Path, spec_id: str, name: str) -> Path:
+    """Return the unfinished run of the same spec in `results`, whatever its date, else `results/name`."""
+    for manifest in sorted(results.glob("*/manifest.json")):
+        try:
+            found = json.loads(manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and found.get("spec_id") == spec_id and found.get("state") != "finished":
+            return manifest.parent
+    return results / name
