@@ -1,8 +1,8 @@
 """Test-time compute for language models: strategies, token budgets and honest Pareto curves.
 
-    import ttc
-    run = ttc.sweep({"task": "gsm8k", "model": "Qwen/Qwen2.5-0.5B-Instruct",
-                     "strategies": ["self-consistency"], "budgets": [512, 2048]})
+import ttc
+run = ttc.sweep({"task": "gsm8k", "model": "Qwen/Qwen2.5-0.5B-Instruct",
+                 "strategies": ["self-consistency"], "budgets": [512, 2048]})
 """
 
 from __future__ import annotations

@@ -11,12 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ttc.core.errors import DataError, TtcError
+from ttc.core.errors import ConfigError, DataError, TtcError
+from ttc.core.identity import identity
+from ttc.core.protocols import Dataset, Task
+from ttc.core.registry import load
 from ttc.core.specs import SweepConfig, parse_config
+from ttc.core.types import Example, Message
 from ttc.engines.opening import open_engine, open_reward
-from ttc.run.bench import make_benches
+from ttc.run.bench import Bench, live_bench, make_benches
 from ttc.run.collect import save_rows
-from ttc.run.plan import make_cells, run_name, spec_id
+from ttc.run.context import World
+from ttc.run.ledger import Ledger
+from ttc.run.plan import DEFAULT_MIN_CALL_TOKENS, Cell, make_cells, run_name, spec_id
+from ttc.run.solve import Attempt, record, solve
 from ttc.run.sweep import Observer, Plan, run_sweep
 from ttc.store.bank import Bank
 from ttc.store.env import capture_environment
@@ -75,6 +82,35 @@ def sweep(
         TtcError: with an exit code; what is finished is kept.
     """
     return run_plan(make_plan(config), out, observer, command)
+
+
+def solve_question(config: SweepConfig, question: str) -> dict[str, Any]:
+    """Answer one question by the first strategy, model and budget of a configuration; returns the record.
+
+    Raises:
+        TtcError: with an exit code.
+    """
+    if not config.models:
+        raise ConfigError("no model given", "give --model with a hub name, a folder, or http://HOST/v1#NAME")
+    task: Task = load("tasks", "local")()
+    asked = Message("user", task.prompt_template.replace("{question}", question))
+    data = Dataset((Example("question", question, "", (asked,)),), identity(question), {})
+    bench = live_bench(config, "question", task, data, open_engine(config.models[0]), open_reward(config.prm))
+    cell = make_cells(config, [bench.subject], config.min_call_tokens or DEFAULT_MIN_CALL_TOKENS)[0]
+    return asyncio.run(_solve_one(bench, cell, config.problem_timeout_s))
+
+
+async def _solve_one(bench: Bench, cell: Cell, timeout_s: float) -> dict[str, Any]:
+    judge = bench.judge()
+    try:
+        await bench.engine.start()
+        world = World(bench.engine, judge, cell.subject.sampling, cell.seed, cell.min_call_tokens, bench.reward)
+        totals = [Ledger(cell.total_tokens)]
+        attempt = Attempt(cell.strategy.instance, bench.problems()[0], cell.budget, world, judge, timeout_s, totals)
+        return record(attempt, await solve(attempt), store_text=True)
+    finally:
+        await bench.engine.close()
+        await judge.close()
 
 
 def collect_bank(plan: Plan, out: Path, observer: Observer | None = None, command: str = "") -> Bank:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+
 from ttc_evals.extraction import last_boxed, last_phrase, opens_box
 
 _LETTER = re.compile(

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from dataclasses import dataclass
+
 from ttc_evals.sandbox import SandboxLimits, run_program
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.MULTILINE)

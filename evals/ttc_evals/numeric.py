@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+
 from ttc_evals.extraction import last_boxed, last_phrase, opens_box
 
 _MOST_DIGITS = 300

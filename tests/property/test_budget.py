@@ -23,7 +23,9 @@ class Judge:
 
     async def read(self, problem_id, completions):
         return [
-            dataclasses.replace(c, answer=c.text.rpartition("{")[2][:-1]) if c.finish == "stop" and "boxed" in c.text else c
+            dataclasses.replace(c, answer=c.text.rpartition("{")[2][:-1])
+            if c.finish == "stop" and "boxed" in c.text
+            else c
             for c in completions
         ]
 

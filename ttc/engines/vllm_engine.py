@@ -124,7 +124,8 @@ class VLLMEngine:
         # The processes end with the thread that started them, so it lives until `close`.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vllm-start")
         try:
-            running = await asyncio.get_running_loop().run_in_executor(self._thread, self._launch, self._processes)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._launch, self._processes)
+            running = self._alive()
             await self._check_task(running)
         except BaseException:
             await self.close()
@@ -190,28 +191,30 @@ class VLLMEngine:
         del running
         gc.collect()  # the client is part of a cycle; finalised at exit, it would complain that vLLM is gone
 
-    def _launch(self, processes: CoreProcesses) -> _Running:
+    def _launch(self, processes: CoreProcesses) -> None:
         try:
             with processes.launching():
                 set_environment()
-                # Until vLLM has configured its logger, its warnings would reach the terminal.
-                logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
-                from vllm import AsyncEngineArgs, SamplingParams
-                from vllm.exceptions import VLLMClientError
-                from vllm.platforms import current_platform
-                from vllm.sampling_params import RequestOutputKind
-                from vllm.v1.engine.async_llm import AsyncLLM
-                from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
-                cpu = current_platform.is_cpu()
-                arguments = engine_arguments(self._options, self._folder, self._config, cpu=cpu)
-                # Its own counters would be exported to Prometheus at every step; ours are a few comparisons.
-                config = AsyncEngineArgs(**arguments, disable_log_stats=True)
-                engine = AsyncLLM.from_engine_args(config, stat_loggers=[self._statistics_logger])
+                _import_vllm(quiet=processes.capture)
+                self._running = self._build()
         except _START_ERRORS as error:
             cause = processes.root_cause() or _one_line(error)
             raise EngineError(f"vLLM cannot start {self.label!r}: {cause}", _start_hint(cause)) from error
-        self._running = _Running(
+
+    def _build(self) -> _Running:
+        from vllm import AsyncEngineArgs, SamplingParams
+        from vllm.exceptions import VLLMClientError
+        from vllm.platforms import current_platform
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        cpu = current_platform.is_cpu()
+        arguments = engine_arguments(self._options, self._folder, self._config, cpu=cpu)
+        # vLLM's own counters would be exported to Prometheus at every step; ours are a few comparisons.
+        config = AsyncEngineArgs(**arguments, disable_log_stats=True)
+        engine = AsyncLLM.from_engine_args(config, stat_loggers=[self._statistics_logger])
+        return _Running(
             engine=engine,
             tokenizer=engine.renderer.get_tokenizer(),
             params=SamplingParams,
@@ -221,7 +224,6 @@ class VLLMEngine:
             cpu=cpu,
             context_tokens=engine.model_config.max_model_len,
         )
-        return self._running
 
     async def _check_task(self, running: _Running) -> None:
         # Also starts the task that hears of a core's death.
@@ -327,6 +329,16 @@ class VLLMEngine:
                 "look for a lack of memory; start again to resume the run",
             )
         return self._failure
+
+
+def _import_vllm(*, quiet: bool) -> None:
+    # Apart from the building of the engine: some failed optional import keeps its traceback, and with it the frames.
+    logger = logging.getLogger("vllm")
+    logger.setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())  # until vLLM has configured it
+    import vllm.v1.engine.async_llm  # noqa: F401
+
+    if quiet:
+        logger.setLevel(logging.CRITICAL)  # what vLLM's client logs as an error, it raises as well
 
 
 class _StatisticsLogger:

@@ -37,7 +37,7 @@ class CoreProcesses:
 
     def __init__(self, *, capture: bool) -> None:
         self._file = tempfile.NamedTemporaryFile(prefix="ttc-engine-", suffix=".log")  # noqa: SIM115 (closed by `end`)
-        self._capture = capture
+        self.capture = capture
         self._known: list[psutil.Process] = []
 
     @contextlib.contextmanager
@@ -49,7 +49,7 @@ class CoreProcesses:
         variables = {
             "TTC_ENGINE_OWNER": str(os.getpid()),
             "TTC_ENGINE_PYTHON": sys.executable,
-            "TTC_ENGINE_CAPTURE": "yes" if self._capture else "",
+            "TTC_ENGINE_CAPTURE": "yes" if self.capture else "",
             _LOG: self._file.name,
         }
         with _spawning:

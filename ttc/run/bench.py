@@ -99,7 +99,7 @@ def make_benches(
     benches = []
     for model in config.models:
         engine = open_engine(model)
-        benches += [_live_bench(config, spec, task, data, engine, reward) for spec, task, data in loaded]
+        benches += [live_bench(config, spec.name, task, data, engine, reward) for spec, task, data in loaded]
     labels = [b.subject.model for b in benches if b.subject.task == benches[0].subject.task]
     if len(set(labels)) < len(labels):
         raise ConfigError(f"two models are called {labels[0]!r}", "give each a label of its own in the YAML file")
@@ -135,13 +135,14 @@ def _sampling(config: SweepConfig, longest: int) -> Sampling:
     return Sampling(s.temperature, s.top_p, s.top_k, s.min_p, s.max_tokens or longest, s.stop)
 
 
-def _live_bench(
-    config: SweepConfig, spec: TaskSpec, task: Task, data: Dataset, engine: Engine, reward: RewardModel | None
+def live_bench(
+    config: SweepConfig, name: str, task: Task, data: Dataset, engine: Engine, reward: RewardModel | None
 ) -> Bench:
+    """Pair a loaded task with an engine; `name` is the task's registered name or `file.py:Class`."""
     offered: frozenset[Capability] = frozenset({"reward", "score"}) if reward is not None else frozenset()
     checker = task.checker
     subject = Subject(
-        task=spec.name.rpartition(":")[2] if ".py:" in spec.name else spec.name,
+        task=name.rpartition(":")[2] if ".py:" in name else name,
         model=engine.label,
         task_fingerprint=identity([data.fingerprint, checker.version]),
         engine_fingerprint=engine.fingerprint,

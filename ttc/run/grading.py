@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 import resource
 import signal
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
@@ -27,8 +27,8 @@ Verdict = bool | Literal["timeout", "error"]
 _TASKS_PER_WORKER = 1000
 """Then a worker is replaced: SymPy's caches grow without bound."""
 _WORKER_MEMORY_BYTES = 4 << 30
-_MOST_STRIKES = 2
-"""Comparisons of one answer that may run out of time; it then counts as different from all others."""
+_PROBE = "0"
+"""An answer that hangs even against this one is compared no more: it is different from all others."""
 
 T = TypeVar("T")
 
@@ -167,7 +167,7 @@ class _Pool:
         self._workers = workers
         self._time_limit_s = time_limit_s
         self._pool: ProcessPool | None = None
-        self._strikes: Counter[str] = Counter()
+        self._hanging: set[str] = set()
 
     async def read(
         self, texts: Sequence[str], known: Mapping[str, str], first: Sequence[str]
@@ -206,13 +206,20 @@ class _Pool:
             return None
 
     async def _equivalent(self, a: str, b: str) -> bool:
-        if max(self._strikes[a], self._strikes[b]) >= _MOST_STRIKES:
+        if a in self._hanging or b in self._hanging:
             return False
+        same = await self._compare(a, b)
+        if same is None:
+            for answer in (a, b):
+                if await self._compare(answer, _PROBE) is None:
+                    self._hanging.add(answer)
+        return same is True
+
+    async def _compare(self, a: str, b: str) -> bool | None:
         try:
             return await self._call(_equivalent, a, b)
         except (TimeoutError, MemoryError, ProcessExpired):
-            self._strikes.update((a, b))
-            return False
+            return None
 
     async def grade(self, answer: str, gold: str) -> bool:
         """Judge one answer. Raises what the checker raises, and TimeoutError at the hard limit."""
