@@ -25,6 +25,7 @@ from ttc.run.ledger import Ledger
 from ttc.run.plan import DEFAULT_MIN_CALL_TOKENS, Cell, make_cells, run_name, spec_id
 from ttc.run.solve import Attempt, record, solve
 from ttc.run.sweep import Observer, Plan, run_sweep
+from ttc.run.watchdog import watching
 from ttc.store.bank import Bank
 from ttc.store.env import capture_environment
 from ttc.store.rundir import RunDir, find_run
@@ -104,11 +105,16 @@ async def _solve_one(bench: Bench, cell: Cell, timeout_s: float) -> dict[str, An
     judge = bench.judge()
     try:
         await bench.engine.start()
+        if bench.reward is not None:
+            await bench.reward.start()
         world = World(bench.engine, judge, cell.subject.sampling, cell.seed, cell.min_call_tokens, bench.reward)
         totals = [Ledger(cell.total_tokens)]
         attempt = Attempt(cell.strategy.instance, bench.problems()[0], cell.budget, world, judge, timeout_s, totals)
-        return record(attempt, await solve(attempt), store_text=True)
+        with watching(timeout_s):
+            return record(attempt, await solve(attempt), store_text=True)
     finally:
+        if bench.reward is not None:
+            await bench.reward.close()
         await bench.engine.close()
         await judge.close()
 
@@ -158,14 +164,18 @@ def _run(plan: Plan, run: RunDir, observer: Observer, command: str) -> None:
     run.open_for_writing(portable(plan.config), spec_id(plan.cells))
     _begin(run, plan, command)
     try:
-        asyncio.run(_interruptible(plan, run, observer))
+        ran = asyncio.run(_interruptible(plan, run, observer))
     except TtcError as error:
         run.log(f"{_now()} stopped: {error.message}")
         raise
-    run.write_json("manifest.json", {**run.read_manifest(), "state": "finished", "finished_at": _now()})
+    if not ran:
+        observer.note(f"nothing is left to run: every cell in {run.path} is finished")
+    manifest = run.read_manifest()
+    if ran or manifest.get("state") != "finished":
+        run.write_json("manifest.json", {**manifest, "state": "finished", "finished_at": _now()})
 
 
-async def _interruptible(plan: Plan, run: RunDir, observer: Observer) -> None:
+async def _interruptible(plan: Plan, run: RunDir, observer: Observer) -> bool:
     # SIGTERM ends a run as Ctrl-C does: engines are closed, what is finished is kept.
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     try:
@@ -173,7 +183,8 @@ async def _interruptible(plan: Plan, run: RunDir, observer: Observer) -> None:
     except (NotImplementedError, RuntimeError, ValueError):
         task = None  # not in the main thread: the host program handles signals
     try:
-        await run_sweep(plan, run, observer)
+        with watching(plan.config.problem_timeout_s):
+            return await run_sweep(plan, run, observer)
     finally:
         if task is not None:
             loop.remove_signal_handler(signal.SIGTERM)
@@ -183,8 +194,7 @@ def _begin(run: RunDir, plan: Plan, command: str) -> None:
     manifest = run.read_manifest()
     if "started_at" in manifest:
         if manifest.get("state") != "finished":
-            held = [e["reserved_tokens"] for e in run.replay().events if e.get("kind") == "in_flight"]
-            restart = {"at": _now(), "reserved_tokens": held[-1] if held else 0}
+            restart = {"at": _now(), "reserved_tokens": _in_flight(run.replay().events)}
             manifest["restarts"] = [*manifest.get("restarts", []), restart]
             run.write_json("manifest.json", manifest)
         return
@@ -212,6 +222,19 @@ def _begin(run: RunDir, plan: Plan, command: str) -> None:
     )  # fmt: skip
 
 
+def _in_flight(events: Sequence[Mapping[str, Any]]) -> int:
+    """Return the tokens that were reserved when the last process ended, as far as it had noted them."""
+    held: dict[str, int] = {}
+    for event in events:
+        if event.get("kind") == "start":
+            held.clear()
+        elif event.get("kind") == "in_flight":
+            held[event["cell"]] = event["reserved_tokens"]
+        elif event.get("kind") == "cell_end":
+            held.pop(event["cell"], None)
+    return sum(held.values())
+
+
 def portable(config: SweepConfig) -> dict[str, Any]:
     """Return the configuration as plain data, with paths outside the working directory cut to their names."""
     values = config.model_dump(mode="json", exclude_defaults=True)
@@ -219,6 +242,8 @@ def portable(config: SweepConfig) -> dict[str, Any]:
         model["path"] = portable_path(model["path"])
     for task in values.get("tasks", []):
         task.update({key: portable_path(task[key]) for key in ("data", "name") if task.get(key)})
+    for choice in [*values.get("strategies", []), *values.get("allocators", [])]:
+        choice["name"] = portable_path(choice["name"])
     for key in ("bank", "cache", "prm"):
         if values.get(key):
             values[key] = portable_path(values[key])

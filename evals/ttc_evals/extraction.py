@@ -34,7 +34,7 @@ def last_boxed(text: str) -> str | None:
                     last = (start, token.start())
         elif spelling.endswith("{") and spelling != "\\{":
             open_braces.append((len(spelling) > 1, token.end()))
-    return None if last is None else text[slice(*last)].strip()
+    return None if last is None else text[slice(*last)]
 
 
 def last_phrase(text: str) -> str | None:

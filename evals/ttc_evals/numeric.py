@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 from ttc_evals.extraction import last_boxed, last_phrase, opens_box
 
@@ -59,7 +60,7 @@ _BEFORE = re.compile(r"[\s(\[*:]*(?:[^\W\d_]+[\s:,'*]+)*")
 
 def parse_number(text: str) -> Fraction | None:
     """Return the number that `text` states, after its last equals sign and with its units; None for all else."""
-    if _PLAIN.fullmatch(text):
+    if _PLAIN.fullmatch(text := text.strip()):
         return Fraction(int(text))
     return _stated(_clean(text), whole=True)
 
@@ -87,6 +88,9 @@ def spell_number(number: Fraction) -> str:
     places = max(twos, fives)
     digits = str(abs(top) * 10**places // below).rjust(places + 1, "0")
     return f"{'-' if top < 0 else ''}{digits[:-places]}.{digits[-places:]}"
+
+
+_number_of = lru_cache(maxsize=1 << 14)(parse_number)
 
 
 def _clean(text: str) -> str:
@@ -157,10 +161,7 @@ class NumericChecker:
 
     def equivalent(self, a: str, b: str) -> bool:
         """Say whether two spellings are the same number, exactly."""
-        if a == b:
-            return True
-        first = parse_number(a)
-        return first is not None and first == parse_number(b)
+        return a == b or ((first := _number_of(a)) is not None and first == _number_of(b))
 
     def grade(self, answer: str, gold: str) -> bool:
         """Say whether the number is the reference, exactly."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,7 @@ _FRACTION = re.compile(r"\\[dt]frac(?![a-zA-Z])")
 _WORDS = re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}")
 _SPACES = re.compile(r"\s+")
 _INLINE = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)")
+_RATIONAL = re.compile(r"(-?[0-9]{1,18})|(-?)\\frac\{([0-9]{1,18})\}\{(0*[1-9][0-9]{0,17})\}", re.ASCII)
 _SENTENCE_END = re.compile(r"[.!]\s")
 
 
@@ -47,6 +49,15 @@ def _parse(answer: str) -> list[Any]:
     except RecursionError:
         return []
     return parsed
+
+
+@lru_cache(maxsize=1024)
+def _exact(answer: str) -> Fraction | None:
+    """Return an integer or a fraction of integers: most answers, and compared a thousand times faster."""
+    match = _RATIONAL.fullmatch(answer)
+    if match is None:
+        return None
+    return Fraction(int(match[1])) if match[1] else Fraction(int(f"{match[2]}{match[3]}"), int(match[4]))
 
 
 def _verify(gold: str, answer: str) -> bool:
@@ -76,12 +87,19 @@ class MathChecker:
         phrase = last_phrase(text)
         if phrase is None:
             return None
+        phrase = phrase[:_LONGEST_PARSED]
         inline = _INLINE.search(phrase)
         return normalise((inline[1] or inline[2]) if inline else _SENTENCE_END.split(phrase, maxsplit=1)[0])
 
     def equivalent(self, a: str, b: str) -> bool:
-        """Say whether two answers mean the same, whichever of them is taken for the reference."""
-        return a == b or _verify(a, b) or _verify(b, a)
+        """Say whether two answers mean the same, in either order."""
+        if a == b:
+            return True
+        first, second = _exact(a), _exact(b)
+        if first is not None and second is not None:
+            return first == second
+        # math-verify accepts "x = 5" where "5" is the gold but not the reverse: the shorter is the gold, always.
+        return _verify(*sorted((a, b), key=lambda answer: (len(answer), answer)))
 
     def grade(self, answer: str, gold: str) -> bool:
         """Say whether the answer is the reference."""

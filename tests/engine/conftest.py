@@ -2,77 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tiny_model import EngineLoop, build_tiny_model
+
 from ttc.engines.vllm_engine import VLLMEngine
 from ttc.engines.vllm_profile import VLLMOptions
-
-CONTEXT_TOKENS = 512
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def build_tiny_model(folder: Path, chat_template: str | None = CHAT_TEMPLATE) -> None:
-    """Write a random two-layer Qwen2 with one token a byte, in float32 (0.4 M parameters)."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=["<|im_start|>"],
-    )
-    if chat_template is not None:
-        wrapped.chat_template = chat_template
-    wrapped.save_pretrained(folder)
-    config = Qwen2Config(
-        vocab_size=len(wrapped),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT_TOKENS,
-        initializer_range=0.12,
-        tie_word_embeddings=False,
-        eos_token_id=wrapped.eos_token_id,
-        bos_token_id=None,
-        pad_token_id=wrapped.pad_token_id,
-        dtype="float32",
-    )
-    torch.manual_seed(7)
-    Qwen2ForCausalLM(config).float().save_pretrained(folder)
-
-
-class EngineLoop:
-    """An event loop in a thread of its own, so that one engine serves every test."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    def run[T](self, work: Coroutine[Any, Any, T], timeout_s: float = 120.0) -> T:
-        """Run a coroutine to its end."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +28,7 @@ def loop() -> Iterator[EngineLoop]:
 
 @pytest.fixture(scope="session")
 def engine(tiny_model: Path, loop: EngineLoop) -> Iterator[VLLMEngine]:
-    started = VLLMEngine(VLLMOptions(model=str(tiny_model), kv_cache_gib=0.25))
+    started = VLLMEngine(VLLMOptions(model=str(tiny_model), dtype="float32", kv_cache_gib=0.25))
     loop.run(started.start(), timeout_s=300.0)
     yield started
     loop.run(started.close())

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import psutil
 import pytest
+from ttc_evals.numeric import NumericChecker
+from ttc_evals.symbolic import MathChecker
 
 from ttc.core.types import Completion, Usage
 from ttc.run.grading import CheckerGrader
-from ttc_evals.numeric import NumericChecker
-from ttc_evals.symbolic import MathChecker
 
 TOWER = "9^{9^{9^{9^{9}}}}"
 
@@ -29,7 +32,7 @@ class OddChecker:
 
     def extract(self, text: str) -> str | None:
         act(text)
-        return text if text else None
+        return text or None
 
     def equivalent(self, a: str, b: str) -> bool:
         if "slow-pair" in a + b:
@@ -173,17 +176,18 @@ def test_one_hanging_hungry_or_dying_extraction_costs_only_its_own_answer():
         grader.close()
 
 
-@pytest.mark.parametrize("order", ["1 2 3 4 5 slow-pair slow-pair2 11", "slow-pair slow-pair2 1 2 3 4 5 11"])
-def test_a_hanging_comparison_is_a_difference_and_is_not_tried_for_ever(order):
-    texts = order.split()
+@pytest.mark.parametrize("first", [True, False], ids=["hanging-first", "hanging-last"])
+def test_a_hanging_comparison_is_a_difference_and_is_not_tried_for_ever(first):
+    words, hanging = ["1", *[f"word{i}" for i in range(24)]], ["slow-pair", "slow-pair2"]
+    texts = [*hanging, *words] if first else [*words, *hanging]
     grader = CheckerGrader(OddChecker(True), {"p": "7"}, workers=1, time_limit_s=0.7)
     started = time.monotonic()
     try:
-        found = read(grader, texts)
+        found = read(grader, [*texts, "11"])
     finally:
         grader.close()
-    assert found == ["1" if text == "11" else text for text in texts]
-    assert time.monotonic() - started < 9  # each of ten comparisons would hang for its 0.7 s
+    assert found == [*texts, "1"]
+    assert time.monotonic() - started < 28  # the 51 comparisons that hang would take 36 s
 
 
 def test_grades_at_the_limits_do_not_stop_the_others():
@@ -214,16 +218,12 @@ def test_the_loop_is_free_while_workers_work():
 def test_close_leaves_no_worker_even_while_one_hangs():
     async def close_early() -> list[psutil.Process]:
         task = asyncio.ensure_future(grader.grade("p", ["hang-grade"]))
-        while not workers():
+        while not grader_workers():
             await asyncio.sleep(0.05)
-        found = workers()
+        found = grader_workers()
         grader.close()
         await asyncio.gather(task, return_exceptions=True)
         return found
-
-    def workers() -> list[psutil.Process]:
-        # the fork server and the resource tracker are direct children, workers are the server's
-        return [g for child in psutil.Process().children() for g in child.children(recursive=True)]
 
     grader = CheckerGrader(OddChecker(True), {"p": "7"}, workers=1, time_limit_s=30)
     started = time.monotonic()
@@ -248,3 +248,47 @@ def test_real_mathematics_through_workers_with_a_tower_of_powers():
     assert verdicts[0] is verdicts[1] is verdicts[3] is True
     assert verdicts[2] in {False, "timeout"}
     assert verdicts[4] is False
+
+
+ORPHAN = """
+import asyncio, os, sys
+sys.path.insert(0, {folder!r})
+from test_grading import CheckerGrader, OddChecker, grader_workers
+
+async def main():
+    grader = CheckerGrader(OddChecker(True), {{"p": "7"}}, workers=1, time_limit_s=0.5)
+    asyncio.ensure_future(grader.grade("p", ["hang-grade"]))
+    while not grader_workers():
+        await asyncio.sleep(0.02)
+    print(*[process.pid for process in grader_workers()], flush=True)
+    os.kill(os.getpid(), 9)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_workers_do_not_outlive_a_killed_parent_for_long(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(ORPHAN.format(folder=str(Path(__file__).parent)))
+    with (tmp_path / "out").open("w+") as out:
+        subprocess.run([sys.executable, str(script)], stdout=out, stderr=subprocess.DEVNULL, timeout=60)
+        out.seek(0)
+        pids = [int(pid) for pid in out.read().split()]
+    assert pids
+    deadline = time.monotonic() + 20
+    while any(running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(running(pid) for pid in pids)
+
+
+def running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def grader_workers() -> list[psutil.Process]:
+    """Return the fork server's children: the server and the resource tracker are direct children."""
+    return [worker for child in psutil.Process().children() for worker in child.children(recursive=True)]

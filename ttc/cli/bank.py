@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ttc.cli.sweep import Display
+from ttc.cli.sweep import Display, command_line
 
 
 def register(app: typer.Typer) -> None:
@@ -19,25 +19,28 @@ def register(app: typer.Typer) -> None:
 def collect(
     task: Annotated[str, typer.Option(help="Task name.")],
     model: Annotated[str, typer.Option(help="Hub name, folder, http://HOST/v1#NAME, or fake.")],
-    n: Annotated[int, typer.Option(help="Samples a problem.")],
+    n: Annotated[int, typer.Option(min=1, help="Samples a problem.")],
     out: Annotated[Path, typer.Option(help="Bank folder; another model or temperature joins what is there.")],
     data: Annotated[Path | None, typer.Option(help="Local JSONL or Parquet file with the task's rows.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of the task's data set.")] = None,
     prm: Annotated[str | None, typer.Option(help="Reward model that scores every sample.")] = None,
     temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.7,
-    max_tokens: Annotated[int, typer.Option(help="Cap of one completion, in tokens.")] = 512,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Cap of one completion, in tokens.")] = 512,
     seed: Annotated[int, typer.Option(help="Run seed.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Only the first N problems.")] = None,
     allow_code_execution: Annotated[
         bool, typer.Option("--allow-code-execution", help="Let tasks run model-written code in a sandbox.")
     ] = False,
     max_errors: Annotated[str, typer.Option(help="Failed problems tolerated: 1% or a number.")] = "1%",
+    cache: Annotated[str | None, typer.Option(help="Folder that shares the generation cache, or off.")] = None,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Store neither questions nor what the model wrote.")
+    ] = False,
     display: Annotated[Display, typer.Option(help="How progress is shown.")] = Display.auto,
 ) -> None:
     """Record a bank of samples; the same command resumes it."""
     from ttc.api import collect_bank, make_plan
     from ttc.cli.progress import make_observer
-    from ttc.cli.sweep import _command
     from ttc.core.specs import parse_config
     from ttc.run.collect import collect_config
 
@@ -54,6 +57,8 @@ def collect(
                 "limit": limit,
                 "allow_code_execution": allow_code_execution,
                 "max_errors": max_errors,
+                "cache": cache,
+                "store_text": not no_text,
             },
             n,
             max_tokens,
@@ -63,7 +68,7 @@ def collect(
     plan = make_plan(config)
     typer.echo(f"{len(plan.cells[0].subject.problem_ids)} problems x {n} samples", err=True)
     with make_observer(display.value, plan.cells) as observer:
-        bank = collect_bank(plan, out, observer, _command())
+        bank = collect_bank(plan, out, observer, command_line())
     _tell(bank.name, {config: len(pool) for config, pool in bank.pools.items()}, sum(1 for _ in bank.rows()), out)
 
 

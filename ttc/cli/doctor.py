@@ -115,4 +115,9 @@ def _vllm() -> Check:
 def _sandbox() -> Check:
     from ttc_evals.sandbox import isolation_level
 
-    return Check("code sandbox", "ok", str(isolation_level()))
+    try:
+        level = isolation_level()
+    except OSError as error:
+        return Check("code sandbox", "warning", str(error), "tasks that run code cannot be graded here")
+    weaker = level != "namespaces"
+    return Check("code sandbox", "warning" if weaker else "ok", level, "see docs/sandbox.md" if weaker else "")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 import typer.exceptions
 
-from ttc.cli import bank, doctor, ls, report, solve, sweep
+from ttc.cli import bank, demo, doctor, ls, report, solve, sweep
 from ttc.core.errors import StorageError, TtcError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (sweep, solve, bank, report, ls, doctor):
+for module in (demo, sweep, solve, bank, report, ls, doctor):
     module.register(app)
 
 USAGE = 2
@@ -48,7 +48,8 @@ def run(arguments: list[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except typer.exceptions.TyperException as error:
-        typer.echo(f"error: {error.format_message()}", err=True)
+        message = error.format_message().replace("Value error, ", "")
+        typer.echo(f"error: {_one_line(message)}", err=True)
         context = getattr(error, "ctx", None)
         if context is not None:
             typer.echo(f"hint: {context.command_path} --help", err=True)
@@ -69,7 +70,11 @@ def run(arguments: list[str]) -> int:
 def _tell(error: TtcError, arguments: list[str]) -> int:
     if "--debug" in arguments:
         traceback.print_exc()
-    typer.echo(f"error: {error.message}", err=True)
+    typer.echo(f"error: {_one_line(error.message)}", err=True)
     if error.hint:
-        typer.echo(f"hint: {error.hint}", err=True)
+        typer.echo(f"hint: {_one_line(error.hint)}", err=True)
     return error.exit_code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -69,7 +69,7 @@ def sweep(
     """Run strategies x allocators x budgets on a task and a model, or on a bank, and report."""
     from ttc.api import make_plan, run_plan
     from ttc.cli.progress import make_observer
-    from ttc.core.specs import parse_config, read_config
+    from ttc.core.specs import parse_config
 
     flags: dict[str, Any] = {
         "bank": bank, "draws": draws, "models": model, "prm": prm, "strategies": strategies,
@@ -77,26 +77,35 @@ def sweep(
         "max_errors": max_errors, "cache": cache, "price": _rates(price), "allow_code_execution": allow_code_execution,
         "store_text": False if no_text else None,
     }  # fmt: skip
-    values = read_config(config) if config is not None else {}
-    source = str(config) if config is not None else "command line"
-    values = _singular(values)
+    values = _file_values(config)
     values.update({key: value for key, value in flags.items() if value is not None})
+    if bank is not None and not task:
+        values.pop("tasks", None)
+    elif task and bank is None:
+        values.pop("bank", None)
     drawn = {"temperature": temperature, "max_tokens": max_tokens}
     if any(v is not None for v in drawn.values()):
         values["sampling"] = {**(values.get("sampling") or {}), **{k: v for k, v in drawn.items() if v is not None}}
     _tasks(values, task, {"data": data, "split": split, "fields": _pairs(field)})
     prices = _price_per_mtok(price_per_mtok)
-    plan = make_plan(parse_config(values, source))
+    plan = make_plan(parse_config(values, "command line"))
     _announce(plan, prices, dry_run)
     if dry_run:
         return
     observer = make_observer(display.value, plan.cells)
     with observer:
-        run = run_plan(plan, out, observer, _command())
-    _finish(run.path, display)
+        run = run_plan(plan, out, observer, command_line())
+    tell_result(run.path, display)
 
 
-def _singular(values: dict[str, Any]) -> dict[str, Any]:
+def _file_values(path: Path | None) -> dict[str, Any]:
+    """Read the configuration file, which must be right by itself, before flags override it."""
+    from ttc.core.specs import parse_config, read_config
+
+    if path is None:
+        return {}
+    values = read_config(path)
+    parse_config(values, str(path))
     names = {"task": "tasks", "model": "models"}
     return {names.get(key, key): value for key, value in values.items()}
 
@@ -106,7 +115,6 @@ def _tasks(values: dict[str, Any], names: list[str] | None, overrides: dict[str,
     given = {key: value for key, value in overrides.items() if value}
     if names:
         values["tasks"] = [{"name": name} for name in names]
-        values.pop("bank", None)
     if given:
         tasks = values.get("tasks") or []
         tasks = tasks if isinstance(tasks, list) else [tasks]
@@ -177,13 +185,14 @@ def _announce(plan: Plan, prices: tuple[float, float] | None, dry_run: bool) -> 
             )
 
 
-def _command() -> str:
+def command_line() -> str:
+    """Return how this was asked for, without paths that lead out of the working directory."""
     from ttc.api import portable_path
 
     return shlex.join(["ttc", *(portable_path(word) for word in sys.argv[1:])])
 
 
-def _finish(path: Path, display: Display) -> None:
+def tell_result(path: Path, display: Display) -> None:
     """Put the result on stdout: the leaderboard, or one JSON object."""
     from ttc.cli.report import leaderboard_text
 

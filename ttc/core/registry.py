@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ttc.core.errors import ConfigError, did_you_mean
+from ttc.core.identity import identity
 
 Kind = Literal["strategies", "allocators", "tasks", "engines"]
 
@@ -63,7 +64,8 @@ def _load_file(name: str) -> Any:
     path = Path(file).resolve()
     if not path.is_file():
         raise ConfigError(f"no such file: {file}", "give path/to/file.py:ClassName")
-    module_name = f"ttc_user_{path.stem}"
+    # Two files may share a name, and annotations are looked up by module name.
+    module_name = f"ttc_user_{path.stem}_{identity(str(path), 8)}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"cannot import {file}")
@@ -71,8 +73,9 @@ def _load_file(name: str) -> Any:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, NameError) as error:
-        raise ConfigError(f"cannot import {file}: {error}") from error
+    except Exception as error:  # the user's own file: it may raise anything
+        del sys.modules[module_name]
+        raise ConfigError(f"cannot import {file}: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
         raise ConfigError(f"{file} has no class {attribute!r}", did_you_mean(attribute, classes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
@@ -12,7 +13,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ttc.core.errors import ConfigError, did_you_mean
 
-Positive = Annotated[int, Field(ge=1)]
+
+def _numeric(value: Any) -> Any:
+    """Refuse `yes` and `true`, which YAML reads as booleans and Python as 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed")  # noqa: TRY004 - pydantic reports ValueErrors
+    return value
+
+
+Positive = Annotated[int, BeforeValidator(_numeric), Field(ge=1)]
 
 
 def _listed(value: Any) -> Any:
@@ -93,11 +102,13 @@ class SweepConfig(Spec):
     sampling: SamplingSpec = SamplingSpec()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     limit: Positive | None = None
-    price: dict[Literal["prompt", "cached", "reward"], Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    price: dict[Literal["prompt", "cached", "reward"], Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
     min_call_tokens: Positive | None = None
     problem_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
-    grade_timeout_s: Annotated[float, Field(gt=0)] = 10.0
-    max_errors: str = "1%"
+    grade_timeout_s: Annotated[float, Field(gt=0)] = 15.0
+    max_errors: Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)] = "1%"
     overlap: bool = False
     store_text: bool = True
     allow_code_execution: bool = False
@@ -110,7 +121,9 @@ class SweepConfig(Spec):
         # `task: gsm8k` and `model: NAME` read better where there is one.
         if isinstance(value, dict):
             for one, many in (("task", "tasks"), ("model", "models")):
-                if one in value and many not in value:
+                if one in value and many in value:
+                    raise ValueError(f"give {one} or {many}, not both")
+                if one in value:
                     value = {**value, many: value[one]}
                     del value[one]
         return value
@@ -131,9 +144,9 @@ def max_errors(text: str, n_problems: int) -> int:
     """
     try:
         if text.endswith("%"):
-            share = float(text[:-1]) / 100
-            if 0 <= share <= 1:
-                return int(share * n_problems)
+            share = float(text[:-1])
+            if 0 <= share <= 100:
+                return math.floor(share * n_problems / 100 + 1e-9)
         elif int(text) >= 0:
             return int(text)
     except ValueError:

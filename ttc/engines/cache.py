@@ -85,7 +85,7 @@ class CachedEngine:
     async def _one(self, request: GenRequest) -> Completion:
         key = self._key(request)
         while key in self._in_flight:  # the same sample is being drawn for another cell
-            await self._in_flight[key]
+            await asyncio.wait([self._in_flight[key]])  # awaiting it plainly would let one waiter cancel it for all
         stored = self._look_up(key, request)
         if stored is not None:
             return stored
@@ -114,11 +114,11 @@ class CachedEngine:
     def _look_up(self, key: bytes, request: GenRequest) -> Completion | None:
         try:
             row = self._db.execute("SELECT * FROM completions WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as error:
+            if row is None or row[10] < request.sampling.top_logprobs:
+                return None
+            completion = _from_row(row, request.index)
+        except (sqlite3.Error, ValueError, TypeError, IndexError) as error:  # the file, or one row, is damaged
             raise self._failed(error) from error
-        if row is None or row[10] < request.sampling.top_logprobs:
-            return None
-        completion = _from_row(row, request.index)
         length, limit = completion.usage.completion, request.max_tokens
         if length <= limit:
             # A text that was cut before this call's cap would have gone on.

@@ -29,9 +29,12 @@ def open_engine(spec: ModelSpec) -> Engine:
         if not name:
             raise ConfigError(f"{spec.path} names no model", "write http://HOST:PORT/v1#NAME")
         return OpenAIEngine(_options(OpenAIOptions, spec, base_url=url, model=name))
-    from ttc.engines.vllm_engine import VLLMEngine, VLLMOptions
+    from ttc.engines.vllm_engine import VLLMEngine
+    from ttc.engines.vllm_profile import VLLMOptions
 
-    return VLLMEngine(_options(VLLMOptions, spec, model=spec.path))
+    engine = VLLMEngine(_options(VLLMOptions, spec, model=spec.path))
+    engine.prepare()  # a wrong name is told before anything is loaded
+    return engine
 
 
 def _fake(spec: ModelSpec) -> Engine:

@@ -27,7 +27,7 @@ from ttc.engines.fingerprint import (
 from ttc.engines.vllm_process import CoreProcesses
 from ttc.engines.vllm_profile import VLLMOptions, engine_arguments, engine_fingerprint, set_environment
 
-_SHUTDOWN_S = 15.0
+_SHUTDOWN_S = 30.0
 """How long a core may take to leave by itself before it is killed."""
 # What building an engine raises: vLLM and what it stands on have no common class.
 _START_ERRORS = (
@@ -98,6 +98,11 @@ class VLLMEngine:
         self._processes: CoreProcesses | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._ids = itertools.count()
+
+    @property
+    def unfinished(self) -> int:
+        """Return how many requests are waiting or running."""
+        return 0 if self._running is None else int(self._running.engine.get_num_unfinished_requests())
 
     def prepare(self) -> None:
         """Find the model and name its content, without loading vLLM. `start` does it too.
@@ -195,8 +200,11 @@ class VLLMEngine:
         try:
             with processes.launching():
                 set_environment()
-                _import_vllm(quiet=processes.capture)
+                _import_vllm()
                 self._running = self._build()
+                if processes.capture:
+                    # What vLLM's client logs as an error, it raises as well.
+                    logging.getLogger("vllm").setLevel(logging.CRITICAL)
         except _START_ERRORS as error:
             cause = processes.root_cause() or _one_line(error)
             raise EngineError(f"vLLM cannot start {self.label!r}: {cause}", _start_hint(cause)) from error
@@ -272,7 +280,7 @@ class VLLMEngine:
                 skip_clone=True,
                 output_kind=running.final_only,
             )
-        except ValueError as error:
+        except running.refused as error:
             raise ConfigError(f"vLLM refuses these sampling settings: {_one_line(error)}") from error
 
     async def _draw(self, request: GenRequest, params: Any) -> Completion:
@@ -331,14 +339,10 @@ class VLLMEngine:
         return self._failure
 
 
-def _import_vllm(*, quiet: bool) -> None:
+def _import_vllm() -> None:
     # Apart from the building of the engine: some failed optional import keeps its traceback, and with it the frames.
-    logger = logging.getLogger("vllm")
-    logger.setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())  # until vLLM has configured it
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())  # until vLLM has configured it
     import vllm.v1.engine.async_llm  # noqa: F401
-
-    if quiet:
-        logger.setLevel(logging.CRITICAL)  # what vLLM's client logs as an error, it raises as well
 
 
 class _StatisticsLogger:

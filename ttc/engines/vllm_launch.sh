@@ -10,7 +10,7 @@ if prctl is not None:
     if os.getppid() != int(os.environ["TTC_ENGINE_OWNER"]):
         sys.exit(1)  # the owner died before the call
 os.setpgid(0, 0)
-if os.environ["TTC_ENGINE_CAPTURE"]:
+if os.environ["TTC_ENGINE_LOG"]:
     log = os.open(os.environ["TTC_ENGINE_LOG"], os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)

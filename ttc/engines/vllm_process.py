@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -20,7 +21,6 @@ from pathlib import Path
 import psutil
 
 _LAUNCHER = Path(__file__).with_name("vllm_launch.sh")
-_LOG = "TTC_ENGINE_LOG"
 _ERROR_LINE = re.compile(r"(?:^|[\s\]])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)): (\S.*)$")
 _SYMPTOMS = re.compile(
     "initialization failed|See (root cause|stack trace)|EngineCore encountered|cancelled|Executor failed", re.IGNORECASE
@@ -32,13 +32,14 @@ _spawning = threading.Lock()
 class CoreProcesses:
     """Every process of one engine: start them inside `launching`, read why they died, end them all.
 
-    They are known by the log file named in their environment, which their own children inherit.
+    Each core leads a process group of its own, which its workers are in: that is how they are found.
     """
 
     def __init__(self, *, capture: bool) -> None:
-        self._file = tempfile.NamedTemporaryFile(prefix="ttc-engine-", suffix=".log")  # noqa: SIM115 (closed by `end`)
         self.capture = capture
-        self._known: list[psutil.Process] = []
+        self._file = tempfile.NamedTemporaryFile(prefix="ttc-engine-", suffix=".log")  # noqa: SIM115 (closed by `end`)
+        self._others: set[int] = set()
+        self._groups: set[int] = set()
 
     @contextlib.contextmanager
     def launching(self) -> Iterator[None]:
@@ -49,11 +50,11 @@ class CoreProcesses:
         variables = {
             "TTC_ENGINE_OWNER": str(os.getpid()),
             "TTC_ENGINE_PYTHON": sys.executable,
-            "TTC_ENGINE_CAPTURE": "yes" if self.capture else "",
-            _LOG: self._file.name,
+            "TTC_ENGINE_LOG": self._file.name if self.capture else "",
         }
         with _spawning:
             resource_tracker.ensure_running()  # shared by the whole program, so not through the launcher
+            self._others = {child.pid for child in psutil.Process().children()}
             plain = multiprocessing.spawn.get_executable()
             before = dict(os.environ)
             os.environ.update(variables)
@@ -64,7 +65,7 @@ class CoreProcesses:
             finally:
                 multiprocessing.spawn.set_executable(plain)
                 _restore_environment(before)  # vLLM sets LD_PRELOAD, which would reach every later subprocess
-                self._known = self._find()
+                self._find_groups()
 
     def root_cause(self) -> str:
         """Return the line that says why a process failed, or an empty string where none says it."""
@@ -80,26 +81,30 @@ class CoreProcesses:
 
     def kill(self) -> None:
         """End every process at once, those still starting included."""
-        left = {*self._known, *self._find()}
-        for process in left:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(left, timeout=5.0)
+        self._find_groups()
+        members = [process for process in psutil.process_iter() if _group(process.pid) in self._groups]
+        for group in self._groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        psutil.wait_procs(members, timeout=5.0)
         multiprocessing.active_children()  # collects the exit codes of those that are our own children
-        self._known = []
+        self._groups.clear()
 
     def end(self) -> None:
         """End what is left of the processes and forget their output. Doing it twice is no error."""
         self.kill()
         self._file.close()
 
-    def _find(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get(_LOG) == self._file.name:
-                    found.append(process)
-        return found
+    def _find_groups(self) -> None:
+        new = {child.pid for child in psutil.Process().children()} - self._others
+        self._groups |= {pid for pid in new if _group(pid) == pid}
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _restore_environment(before: dict[str, str]) -> None:

@@ -95,6 +95,10 @@ def make_benches(
         raise ConfigError("no task and no bank given", "give --task NAME (ttc ls tasks) or --bank FOLDER")
     if not config.models:
         raise ConfigError("no model given", "give --model with a hub name, a folder, or http://HOST/v1#NAME")
+    names = [spec.name for spec in config.tasks]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"task {twice[0]!r} stands twice", "run its data sets one by one")
     loaded = [(spec, *_load_task(spec, config)) for spec in config.tasks]
     benches = []
     for model in config.models:

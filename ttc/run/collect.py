@@ -40,7 +40,8 @@ def save_rows(plan: Plan, run: RunDir, bank_folder: Path) -> Bank:
 
 def _rows(plan: Plan, run: RunDir, name: str) -> Iterator[Row]:
     cell = plan.cells[0]
-    questions = {p.id: (None if p.meta.get("private") else p.question) for p in plan.benches[0].examples}
+    kept = plan.config.store_text
+    questions = {e.id: e.question if kept and not e.meta.get("private") else None for e in plan.benches[0].examples}
     for (cell_id, problem_id), record in run.replay().records.items():
         if cell_id != cell.id:
             continue

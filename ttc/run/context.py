@@ -81,7 +81,8 @@ class MeteredContext:
     """Generated tokens on the longest causal chain that led here."""
     _next_index: int = 0
     _branches: dict[str, MeteredContext] = field(default_factory=dict)
-    _failed: bool = False
+    _stopped: bool = False
+    """No further call is worth starting: one failed, or the recorded pool is used up."""
 
     @property
     def remaining(self) -> int:
@@ -124,13 +125,16 @@ class MeteredContext:
             EngineError: a call failed; every other call has settled by then.
         """
         self._check(prefix)
-        self.meter.ended, self._failed = None, False
+        self.meter.ended, self._stopped = None, False
         start = self._joined_depth()
         calls: list[asyncio.Task[Completion] | Completion] = []
         try:
             await self._start_calls(calls, prefix, n, sampling)
         except Exhausted:
             self.meter.ended = "exhausted"
+        except asyncio.CancelledError:
+            _cancel(calls)  # cancelled while a later call waited for room: this is the only notice
+            raise
         finally:
             await _settle(calls)
         completions = self._results(calls)
@@ -145,7 +149,7 @@ class MeteredContext:
     ) -> None:
         world = self.world
         cap, prompt_cost = self._caps(prefix, sampling)
-        while (n is None or len(calls) < n) and not self._failed:
+        while (n is None or len(calls) < n) and not self._stopped:
             # What the prompt costs comes on top of the smallest call worth making.
             reserved = await self.ledger.reserve(cap + prompt_cost, world.min_call_tokens + prompt_cost)
             if reserved is None:
@@ -182,23 +186,25 @@ class MeteredContext:
         meter = self.meter
         # A call that ends without saying what it spent is charged all it reserved.
         usage, charge = Usage(completion=request.max_tokens), reserved
+        ended = False
         try:
             completion = (await self.world.engine.generate([request]))[0]
             usage = completion.usage
             charge = self.world.prices.charge(usage)
             meter.calls += 1
             meter.cache_hits += completion.from_cache
+            ended = True
             return completion
         except Exhausted:
             usage, charge = Usage(), 0
             raise
         except EngineError as error:
-            self._failed = True
             if error.usage is not None:
                 usage = error.usage
                 charge = min(reserved, self.world.prices.charge(usage))
             raise
         finally:
+            self._stopped = self._stopped or not ended
             meter.usage += usage
             self.ledger.settle(reserved, charge)
             if self.world.on_tokens is not None:
@@ -270,7 +276,12 @@ async def _settle(calls: Sequence[asyncio.Task[Completion] | Completion]) -> Non
     try:
         await asyncio.wait(tasks)
     except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
+        _cancel(calls)
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+def _cancel(calls: Sequence[asyncio.Task[Completion] | Completion]) -> None:
+    for call in calls:
+        if isinstance(call, asyncio.Task):
+            call.cancel()

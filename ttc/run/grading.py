@@ -27,6 +27,8 @@ Verdict = bool | Literal["timeout", "error"]
 _TASKS_PER_WORKER = 1000
 """Then a worker is replaced: SymPy's caches grow without bound."""
 _WORKER_MEMORY_BYTES = 4 << 30
+_ORPHAN_S = 2.0
+"""A worker whose parent was killed ends itself this long after its time limit."""
 _PROBE = "0"
 """An answer that hangs even against this one is compared no more: it is different from all others."""
 
@@ -234,7 +236,8 @@ class _Pool:
                 initargs=(self._checker,),
                 context=multiprocessing.get_context("forkserver"),
             )
-        future = self._pool.schedule(function, args=arguments, timeout=self._time_limit_s)
+        bounded = (function, self._time_limit_s + _ORPHAN_S, *arguments)
+        future = self._pool.schedule(_bounded, args=bounded, timeout=self._time_limit_s)
         result: T = await asyncio.wrap_future(future)
         return result
 
@@ -258,6 +261,15 @@ def _start_worker(checker: Checker) -> None:
     most = _WORKER_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_WORKER_MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))
     checker.equivalent("1", "2")  # imports what it needs, so that no answer's time limit pays for it
+
+
+def _bounded(function: Callable[..., T], seconds: float, *arguments: Any) -> T:
+    """Call under the kernel's own alarm, which ends this process where the pool that watched it is gone."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return function(*arguments)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _extract(text: str) -> str | None:

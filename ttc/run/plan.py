@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ttc.core.errors import ConfigError, did_you_mean
-from ttc.core.identity import canonical_json, identity
+from ttc.core.identity import canonical_json, file_sha256, identity
 from ttc.core.parameters import build, parameters
 from ttc.core.protocols import Capability, Resolvable, Strategy, is_oracle, requirements
 from ttc.core.specs import ChoiceSpec, SweepConfig
@@ -100,6 +100,9 @@ def choices(kind: str, specs: Sequence[ChoiceSpec]) -> list[Choice]:
         name = spec.label or (spec.name.rpartition(":")[2] if ".py:" in spec.name else spec.name)
         if any(other.name == name for other in built):
             raise ConfigError(f"{kind}: {name!r} stands twice", "give each a label of its own in the YAML file")
+        method = "solve" if kind == "strategies" else "allocate"
+        if not callable(getattr(instance, method, None)):
+            raise ConfigError(f"{name} is none of the {kind}: it has no method {method}")
         built.append(Choice(name, spec, parameters(instance), instance))
     return built
 
@@ -115,8 +118,13 @@ def resolve(choice: Choice, subject: Subject) -> Choice:
         instance = instance.resolve(subject.capabilities)
     missing = sorted(requirements(instance) - subject.capabilities)
     if missing:
-        raise ConfigError(f"{choice.name} cannot run on {subject.model}: {_LACKS[missing[0]]}", _HINTS[missing[0]])
+        raise lacking(choice, subject, missing[0])
     return Choice(choice.name, choice.spec, parameters(instance), instance)
+
+
+def lacking(choice: Choice, subject: Subject, missing: Capability) -> ConfigError:
+    """Return the error that says what a strategy needs and a subject lacks."""
+    return ConfigError(f"{choice.name} cannot run on {subject.model}: {_LACKS[missing]}", _HINTS[missing])
 
 
 _LACKS: dict[Capability, str] = {
@@ -152,21 +160,28 @@ def make_cells(config: SweepConfig, subjects: Sequence[Subject], min_call_tokens
         for choice in strategies:
             solver = resolve(choice, subject)
             for allocator in allocators:
-                _check_allocator(allocator)
                 for budget in config.budgets:
                     cells.append(_cell(config, subject, solver, allocator, budget, min_call_tokens))  # noqa: PERF401
+    _check_distinct(cells)
     return cells
 
 
-def _check_allocator(choice: Choice) -> None:
-    if not callable(getattr(choice.instance, "allocate", None)):
-        raise ConfigError(f"{choice.name} is not an allocator: it has no method allocate")
+def _check_distinct(cells: Sequence[Cell]) -> None:
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        first = seen.setdefault(cell.id, cell)
+        if first is not cell:
+            one, other = (f"{c.subject.model} with {c.strategy.name} and {c.allocator.name}" for c in (first, cell))
+            raise ConfigError(
+                f"{one} and {other} are the same thing under two labels",
+                "leave one out, or give them other parameters (auto stands for one of the others)",
+            )
 
 
 def _cell(
     config: SweepConfig, subject: Subject, solver: Choice, allocator: Choice, budget: int, min_call_tokens: int
 ) -> Cell:
-    price: dict[str, float] = {**config.price}
+    price = {str(kind): rate for kind, rate in config.price.items() if rate}
     s = subject.sampling
     name = identity(
         {
@@ -174,8 +189,8 @@ def _cell(
             "engine": subject.engine_fingerprint,
             "reward": subject.reward_fingerprint,
             "sampling": [s.temperature, s.top_p, s.top_k, s.min_p, s.max_tokens, list(s.stop)],
-            "strategy": [solver.spec.name, solver.params],
-            "allocator": [allocator.spec.name, allocator.params],
+            "strategy": [_code(solver), solver.params],
+            "allocator": [_code(allocator), allocator.params],
             "budget": budget,
             "seed": config.seed,
             "draws": subject.draws,
@@ -184,6 +199,12 @@ def _cell(
         }
     )
     return Cell(name, subject, solver, allocator, budget, config.seed, price, min_call_tokens)
+
+
+def _code(choice: Choice) -> str:
+    """Return what names a choice's code: a registered name, or a class with its file's content, wherever it lies."""
+    file, _, attribute = choice.spec.name.rpartition(":")
+    return f"{attribute}@{file_sha256(Path(file))}" if file.endswith(".py") else choice.spec.name
 
 
 def spec_id(cells: Sequence[Cell]) -> str:

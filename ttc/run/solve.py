@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from ttc.core.errors import ConfigError, EngineError, StorageError, TtcError
 from ttc.core.protocols import Strategy
-from ttc.core.types import Answer, Completion, Problem, Status
+from ttc.core.types import Answer, Completion, Problem, Status, StopReason
 from ttc.run.context import AnswerReader, Meter, MeteredContext, World
 from ttc.run.ledger import Ledger
+from ttc.run.watchdog import deadline
 
 Verdict = bool | Literal["timeout", "error"]
 
@@ -69,9 +71,10 @@ async def _solve_draw(attempt: Attempt, draw: int, total: Ledger) -> Outcome:
     status: Status = "ok"
     answer, verdicts, error = None, list[Verdict](), None
     try:
-        async with asyncio.timeout(attempt.timeout_s):
-            answer = await attempt.strategy.solve(attempt.problem, ctx)
-            _check(answer)
+        with deadline(attempt.timeout_s):
+            async with asyncio.timeout(attempt.timeout_s):
+                answer = await attempt.strategy.solve(attempt.problem, ctx)
+                _check(answer)
         wall_s = time.perf_counter() - started
         verdicts = await attempt.judge.verdicts(attempt.problem.id, draw, answer.candidates)
     except TimeoutError:
@@ -97,18 +100,24 @@ def _check(answer: Answer) -> None:
         raise TypeError(f"solve must return an Answer, not {type(answer).__name__}")
     if answer.choice is not None and not 0 <= answer.choice < len(answer.candidates):
         raise IndexError(f"choice {answer.choice} is not one of {len(answer.candidates)} candidates")
+    if answer.stop_reason not in get_args(StopReason):
+        raise ValueError(f"stop_reason {answer.stop_reason!r} is none of {', '.join(get_args(StopReason))}")
+    for candidate in answer.candidates:
+        if not isinstance(candidate, Completion):
+            raise TypeError(f"a candidate must be a Completion, not {type(candidate).__name__}")
 
 
 def _judged(answer: Answer, verdicts: Sequence[Verdict]) -> tuple[Status, float | None]:
     """Return status and score; only a grader that failed leaves the score open."""
     finished = any(c.finish == "stop" for c in answer.candidates)
+    answered = any(c.finish == "stop" and c.answer is not None for c in answer.candidates)
     unanswered: Status = "budget" if answer.stop_reason == "budget" and not finished else "unparsed"
     if answer.any_of:
         if any(v is True for v in verdicts):
             return "ok", 1.0
         if "error" in verdicts:
             return "error", None
-        return ("ok", 0.0) if finished else (unanswered, 0.0)
+        return ("ok", 0.0) if answered else (unanswered, 0.0)
     if answer.choice is None or answer.text is None:
         return unanswered, 0.0
     verdict = verdicts[answer.choice]
@@ -169,8 +178,8 @@ def _candidates(outcome: Outcome, with_text: bool) -> list[dict[str, Any]]:
             "index": i,
             "answer": c.answer,
             "correct": verdict if isinstance(verdict, bool) else None,
-            "score": c.score,
-            "logprob": c.logprob,
+            "score": _finite(c.score),
+            "logprob": _finite(c.logprob),
             "completion_tokens": c.usage.completion,
             "prompt_tokens": c.usage.prompt + c.usage.cached,
             "finish": c.finish,
@@ -178,3 +187,8 @@ def _candidates(outcome: Outcome, with_text: bool) -> list[dict[str, Any]]:
         }
         for i, (c, verdict) in enumerate(zip(outcome.answer.candidates, outcome.verdicts, strict=True))
     ]
+
+
+def _finite(value: float | None) -> float | None:
+    # JSON has no word for the rest, and a reward model may return it.
+    return value if value is not None and math.isfinite(value) else None

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from ttc.core.errors import FailedProblemsError, TtcError
-from ttc.core.protocols import Engine
+from ttc.core.errors import FailedProblemsError, StorageError, TtcError
+from ttc.core.protocols import Engine, requirements
 from ttc.core.specs import SweepConfig, max_errors
 from ttc.core.types import Problem
 from ttc.engines.cache import CachedEngine
 from ttc.run.bench import Bench
 from ttc.run.context import Prices, World
 from ttc.run.ledger import Ledger
-from ttc.run.plan import Cell
+from ttc.run.plan import Cell, lacking
 from ttc.run.solve import Attempt, Judge, record, solve
 from ttc.store.journal import JournalWriter
 from ttc.store.rundir import RunDir
@@ -55,8 +55,11 @@ class Plan:
     cells: Sequence[Cell]
 
 
-async def run_sweep(plan: Plan, run: RunDir, observer: Observer) -> None:
+async def run_sweep(plan: Plan, run: RunDir, observer: Observer) -> bool:
     """Run every cell that is not finished yet. The run folder is open for writing.
+
+    Returns:
+        Whether anything was left to run.
 
     Raises:
         EngineError: an engine cannot start or died. What is finished is kept.
@@ -64,12 +67,19 @@ async def run_sweep(plan: Plan, run: RunDir, observer: Observer) -> None:
         StorageError: the journal cannot be written.
     """
     sweep = _Sweep(plan, run, observer)
+    if not any(sweep.unfinished(bench) for bench in plan.benches):
+        return False
     with JournalWriter(run.journal, "main") as journal:
         sweep.journal = journal
+        journal.append({"kind": "start"})
+        for cell in plan.cells:
+            if cell.id not in sweep.begun:
+                journal.append(cell.describe())
         for engine in dict.fromkeys(bench.engine for bench in plan.benches):
             todo = [b for b in plan.benches if b.engine is engine and sweep.unfinished(b)]
             if todo:
                 await sweep.run_engine(engine, todo)
+    return True
 
 
 class _Sweep:
@@ -105,6 +115,11 @@ class _Sweep:
             stack.push_async_callback(engine.close)
             self.observer.note(f"starting {engine.label}")
             await engine.start()
+            for cell in (cell for bench in benches for cell in self.of(bench)):
+                _check_offer(cell, engine)
+            for reward in dict.fromkeys(bench.reward for bench in benches if bench.reward is not None):
+                stack.push_async_callback(reward.close)
+                await reward.start()
             live = "live" in engine.capabilities
             source: Engine = engine
             if live and self.config.cache != "off":
@@ -117,10 +132,11 @@ class _Sweep:
                 await self.run_bench(bench, source, judge)
 
     async def run_bench(self, bench: Bench, engine: Engine, judge: Judge) -> None:
-        if bench.reward is not None:
-            await bench.reward.start()
         problems = {p.id: p for p in bench.problems()}
-        runs = [self.run_cell(cell, bench, engine, judge, problems) for cell in self.of(bench)]
+        # The largest budget first: what it draws serves the smaller ones, whereas a sample that a small grant
+        # cut short would have to be drawn again.
+        cells = sorted(self.of(bench), key=lambda cell: -cell.budget)
+        runs = [self.run_cell(cell, bench, engine, judge, problems) for cell in cells]
         if self.config.overlap:
             await _together(runs)
         else:
@@ -135,7 +151,6 @@ class _Sweep:
         if cell.id in self.ended and len(done) == len(problems):
             return
         self.observer.cell_started(cell, list(done.values()))
-        self.journal.append(cell.describe())
         totals = [Ledger(cell.total_tokens) for _ in range(cell.subject.draws)]
         for row in done.values():
             for ledger, spent in zip(totals, row["draw_spent"], strict=True):
@@ -159,7 +174,7 @@ class _Sweep:
         started = time.perf_counter()
         hits = await self._run_attempts(cell, attempts)
         wall_s: float | None = time.perf_counter() - started
-        if hits or self.config.overlap or cell.id in self.begun:
+        if hits or self.config.overlap or done:
             wall_s = None  # time means nothing where samples were stored, cells overlapped, or the cell was interrupted
         self.journal.append({"kind": "cell_end", "cell": cell.id, "wall_s": wall_s})
         self.observer.cell_finished(cell, wall_s)
@@ -179,10 +194,9 @@ class _Sweep:
         allowed = max_errors(self.config.max_errors, len(cell.subject.problem_ids))
         failed: list[str] = []
         hits = False
-        noted = time.monotonic()
 
         async def one(attempt: Attempt) -> None:
-            nonlocal hits, noted
+            nonlocal hits
             outcomes = await solve(attempt)
             hits = hits or any(o.meter.cache_hits for o in outcomes)
             row = {"cell": cell.id, **record(attempt, outcomes, self.config.store_text)}
@@ -197,14 +211,31 @@ class _Sweep:
                         f" {failed[-1]}",
                         "what is finished is kept: mend the cause and run the command again, or raise --max-errors",
                     )
-            elif attempt.totals and time.monotonic() - noted > RESERVED_EVERY_S:
-                noted = time.monotonic()
-                held = max(ledger.reserved for ledger in attempt.totals)
-                self.journal.append({"kind": "in_flight", "cell": cell.id, "reserved_tokens": held})
             await asyncio.sleep(0)  # engines that answer at once would never let the display draw
 
-        await _together([one(attempt) for attempt in attempts])
+        noting = asyncio.create_task(self._note_in_flight(cell, attempts))
+        try:
+            await _together([one(attempt) for attempt in attempts])
+        finally:
+            noting.cancel()
         return hits
+
+    async def _note_in_flight(self, cell: Cell, attempts: Sequence[Attempt]) -> None:
+        totals = attempts[0].totals if attempts else ()
+        while totals:
+            await asyncio.sleep(RESERVED_EVERY_S)
+            held = max(ledger.reserved for ledger in totals)
+            try:
+                self.journal.append({"kind": "in_flight", "cell": cell.id, "reserved_tokens": held})
+            except StorageError:
+                return  # the next record meets the same full disk and says so
+
+
+def _check_offer(cell: Cell, engine: Engine) -> None:
+    """Refuse a strategy that the started engine cannot serve: a server says only then what it offers."""
+    lost = (cell.subject.capabilities - engine.capabilities) - {"reward", "score"}
+    for missing in sorted(requirements(cell.strategy.instance) & lost):
+        raise lacking(cell.strategy, cell.subject, missing)
 
 
 async def _together(coroutines: Sequence[Any]) -> None:

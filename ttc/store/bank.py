@@ -7,7 +7,7 @@ is JSON lines with the same fields (architecture, section 5).
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,8 +63,9 @@ class Bank:
         return max(row.completion_tokens for samples in self.pools[config].values() for row in samples)
 
     def scored(self, config: str) -> bool:
-        """Say whether every sample of a configuration has a reward score."""
-        return all(row.score is not None for samples in self.pools[config].values() for row in samples)
+        """Say whether every finished sample of a configuration has a reward score; one cut short cannot compete."""
+        finished = [row for samples in self.pools[config].values() for row in samples if row.finish == "stop"]
+        return bool(finished) and all(row.score is not None for row in finished)
 
     def problem_ids(self, config: str) -> list[str]:
         """Return the problems of a configuration, sorted."""
@@ -121,13 +122,15 @@ def _field(value: Mapping[str, Any], name: str, where: str) -> Any:
         "str": isinstance(given, str),
         "bool": isinstance(given, bool),
         "int": isinstance(given, int) and not isinstance(given, bool),
-        "float": isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given),
+        "float": isinstance(given, int | float) and not isinstance(given, bool) and abs(given) <= sys.float_info.max,
     }[wanted]
     if not fits:
         words = {"str": "a string", "bool": "true or false", "int": "a whole number", "float": "a finite number"}
         raise DataError(f"{where}: field {name!r} must be {words[wanted]}, found {given!r}")
-    if wanted == "int" and given < 0:
-        raise DataError(f"{where}: field {name!r} must not be negative, found {given}")
+    if wanted == "int" and not 0 <= given < 2**63:
+        raise DataError(f"{where}: field {name!r} must be at least 0 and less than 2^63, found {given}")
+    if wanted == "str" and not _encodable(given):
+        raise DataError(f"{where}: field {name!r} holds half a surrogate pair, which is not Unicode text")
     if name == "finish" and given not in ("stop", "length"):
         raise DataError(f"{where}: field 'finish' must be 'stop' or 'length', found {given!r}")
     if name == "score" and not 0 <= given <= 1:
@@ -135,6 +138,14 @@ def _field(value: Mapping[str, Any], name: str, where: str) -> Any:
     if name in ("problem_id", "config") and not given:
         raise DataError(f"{where}: field {name!r} is empty")
     return float(given) if wanted == "float" else given
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def import_rows(source: Path, out: Path, task: str | None) -> Bank:

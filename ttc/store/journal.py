@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self, TextIO
 
 from ttc.core.errors import StorageError
 
+_BLOCK = 1 << 16
 _FAILED: dict[str, Any] = {"status": "error"}
 
 
@@ -42,7 +43,7 @@ def read_journal(folder: Path) -> Replay:
     for path in sorted(folder.glob("*.jsonl")):
         for number, line, whole in _lines(path):
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
             except ValueError:
                 row = None
             if not isinstance(row, dict):
@@ -57,14 +58,27 @@ def read_journal(folder: Path) -> Replay:
     return replay
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str, bool]]:
+def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
     try:
         with path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
                 if raw.strip():
-                    yield number, raw.decode("utf-8", errors="replace"), raw.endswith(b"\n")
+                    yield number, raw, raw.endswith(b"\n")
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _after_last_break(file: BinaryIO) -> int:
+    """Return the position after the last line break, reading from the end of the file."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        begin = max(0, end - _BLOCK)
+        file.seek(begin)
+        found = file.read(end - begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return 0
 
 
 class JournalWriter:
@@ -78,18 +92,29 @@ class JournalWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._end_torn_line()
-            self._file = self.path.open("a", encoding="utf-8")
+            # A server's text may hold half a surrogate pair, which no encoding takes.
+            self._file = self.path.open("a", encoding="utf-8", errors="replace")
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
         return self
 
     def _end_torn_line(self) -> None:
-        # A crash may have left half a line: the next record must not be glued to it.
-        if self.path.exists() and self.path.stat().st_size:
-            with self.path.open("rb+") as file:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
+        # A crash may have left half a line: the next record must not be glued to it. A whole record that only
+        # lacks its line break was replayed, so it stays.
+        if not (self.path.is_file() and self.path.stat().st_size):
+            return
+        with self.path.open("rb+") as file:
+            start = _after_last_break(file)
+            file.seek(start)
+            line = file.read()
+            if not line:
+                return
+            try:
+                json.loads(line)
+            except ValueError:
+                file.truncate(start)
+            else:
+                file.write(b"\n")
 
     def append(self, row: dict[str, Any]) -> None:
         """Write one line and hand it to the operating system.

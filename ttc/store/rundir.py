@@ -17,6 +17,9 @@ from ttc.core.errors import ConfigError, DataError, StorageError
 from ttc.store.journal import Replay, read_journal
 
 
+_DAMAGED = "restore it, or delete it and run the same command again: the journal keeps what is finished"
+
+
 class RunDir:
     """Paths and small files of one run. Reading needs no lock; `open_for_writing` takes it."""
 
@@ -113,9 +116,9 @@ class RunDir:
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise StorageError(f"cannot read {path}: {error}") from error
+            raise StorageError(f"cannot read {path}: {error}", _DAMAGED) from error
         if not isinstance(manifest, dict):
-            raise StorageError(f"{path} is not a JSON object")
+            raise StorageError(f"{path} is not a JSON object", _DAMAGED)
         return manifest
 
     def replay(self) -> Replay:

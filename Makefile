@@ -1,0 +1,27 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test check clean
+
+setup:  ## .venv with this project, vLLM for this machine, and the tools; about a second when nothing changed
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on this machine" >&2; \
+	  echo "hint: install Python 3.11 or newer, or name it: make setup PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) tools/setup.py
+
+demo: setup
+	@$(BIN)/ttc demo
+
+test: setup
+	@$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy tools/setup.py
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
+
+clean:  ## everything that can be made again; results/ stays
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,193 @@
+"""The sandbox against hostile programs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from ttc_evals.sandbox import SandboxLimits, SandboxResult, isolation_level, run_program
+
+QUICK = SandboxLimits(wall_s=3.0, cpu_s=2)
+CONTAINED = isolation_level() == "namespaces"
+
+
+def run(*sources: str, limits: SandboxLimits = QUICK) -> SandboxResult:
+    return run_program(sources, limits)
+
+
+def launchers() -> list[int]:
+    return [
+        p.pid for p in psutil.process_iter(["cmdline"]) if any("sandbox_launcher" in a for a in p.info["cmdline"] or [])
+    ]
+
+
+def test_parts_share_one_namespace_and_the_end_is_success():
+    result = run("import math\ndef f(x): return math.sqrt(x)", "assert f(9) == 3\nprint('fine')")
+    assert (result.status, result.output) == ("ok", "fine\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        ("import os; os._exit(0)", "failed"),
+        ("import sys; sys.exit(0)", "failed"),
+        ("raise SystemExit", "failed"),
+        ("raise KeyboardInterrupt", "failed"),
+        ("import atexit, os; atexit.register(os._exit, 0); exit()", "failed"),
+        ("def f(:", "failed"),
+        ("x = '''", "failed"),
+        ("def f(): return f()\nf()", "failed"),
+        ("print('ok'); print('0' * 32 + ' ok'); 1 / 0", "failed"),
+        ("import os\nfor fd in range(3, 64):\n  try: os.write(fd, b'0123456789abcdef0123456789abcdef ok\\n')\n"
+         "  except OSError: pass\nos._exit(0)", "failed"),
+        ("import os\nif os.fork() == 0: os._exit(0)\nos._exit(0)", "failed"),
+        ("input()", "failed"),
+        ("while True: pass", "timeout"),
+        ("import time; time.sleep(100)", "timeout"),
+        ("x = bytearray(1 << 34)", "memory"),
+        ("import ctypes; ctypes.string_at(0)", "crashed"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "crashed"),
+    ],
+)  # fmt: skip
+def test_nothing_but_the_end_of_the_tests_is_success(program, status):
+    assert run(program, "assert True").status == status
+
+
+def test_an_open_string_cannot_swallow_the_tests():
+    assert run("x = 1 \\", "assert False").status == "failed"
+    assert run("if False:", "    assert False").status == "failed"
+
+
+def test_a_signal_handler_cannot_outlive_the_cpu_limit():
+    program = "import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass"
+    started = time.monotonic()
+    result = run(program, limits=SandboxLimits(wall_s=30, cpu_s=1))
+    assert result.status in {"timeout", "crashed"}
+    assert time.monotonic() - started < 20
+
+
+def test_a_fork_bomb_ends_and_leaves_no_process():
+    before = set(launchers())
+    program = "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass"
+    assert run(program).status == "timeout"
+    deadline = time.monotonic() + 5
+    while set(launchers()) - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not set(launchers()) - before
+
+
+def test_processes_are_limited():
+    program = "import os, time\nfor _ in range(100):\n  if os.fork() == 0: time.sleep(100)"
+    result = run(program)
+    assert result.status == "failed"
+    assert "BlockingIOError" in result.output
+
+
+def test_a_daemon_does_not_outlive_its_program(tmp_path):
+    mark = f"daemon-{os.getpid()}-{time.monotonic_ns()}"
+    program = (
+        "import subprocess, sys\n"
+        f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(50)', {mark!r}], start_new_session=True)"
+    )
+    assert run(program).status == "ok"
+    deadline = time.monotonic() + 5
+    while marked(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not marked(mark)
+
+
+def marked(mark: str) -> bool:
+    return any(mark in (p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
+
+
+def test_killing_its_group_and_everything_in_sight_hurts_only_itself():
+    program = "import os, signal\nos.killpg(0, signal.SIGTERM)\nos.kill(-1, signal.SIGKILL)"
+    assert run(program).status in {"crashed", "failed"}
+    assert run(f"import os\nos.kill({os.getpid()}, 9)").status == "failed"
+
+
+def test_big_files_and_full_disks_fail():
+    assert "OSError" in run("open('big', 'wb').write(b'x' * (64 << 20))").output
+    many = "for i in range(64):\n  open(str(i), 'wb').write(b'x' * (8 << 20))"
+    assert run(many).status == ("failed" if CONTAINED else "ok")
+
+
+def test_the_working_directory_can_be_written_and_is_gone_afterwards():
+    before = set(os.listdir(tempfile.gettempdir()))
+    result = run("import os\nopen('here', 'w').write('x')\nprint(os.listdir('.'))")
+    assert (result.status, result.output) == ("ok", "['here']\n")
+    left = set(os.listdir(tempfile.gettempdir())) - before
+    assert not [name for name in left if name.startswith("ttc-sandbox-")]
+
+
+def test_loud_programs_succeed_and_their_output_is_capped():
+    program = "import sys\nfor _ in range(1600): sys.stdout.write('x' * 65536)\nprint('end')"
+    result = run(program, limits=SandboxLimits(output_bytes=1000))
+    assert result.status == "ok"
+    assert len(result.output) <= 1000
+    assert result.output.endswith("xend\n")
+
+
+def test_the_environment_holds_no_secret(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    program = (
+        "import os, glob\nprint(dict(os.environ))\n"
+        "for path in glob.glob('/proc/*/environ'):\n"
+        "  try: print(open(path, 'rb').read())\n"
+        "  except OSError: pass"
+    )
+    result = run(program, limits=SandboxLimits(output_bytes=1 << 20))
+    assert result.status == "ok"
+    assert "PATH" in result.output
+    assert "sk-very-secret" not in result.output
+
+
+def test_sets_of_strings_come_in_the_same_order_every_time():
+    program = "print(list({str(i) for i in range(50)}))"
+    assert run(program).output == run(program).output
+
+
+def test_a_listener_on_the_loopback_is_out_of_reach():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=2):
+            pass  # it does answer
+        result = run(f"import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout=2)")
+    assert result.status == ("ok" if result.isolation == "limits" else "failed")
+
+
+def test_files_outside_cannot_be_changed_and_the_home_cannot_be_seen(tmp_path):
+    assert CONTAINED, "the machine that runs these tests offers namespaces"
+    target = tmp_path / "precious"
+    target.write_text("before")
+    tmp_path.chmod(0o777)
+    target.chmod(0o666)
+    assert run(f"open({str(target)!r}, 'w').write('after')").status == "failed"
+    assert target.read_text() == "before"
+    assert run("open('/var/tmp/ttc-mark', 'w')").status == "failed"
+    assert not Path("/var/tmp/ttc-mark").exists()
+    home = Path("~").expanduser()
+    assert run(f"import os\nassert set(os.listdir({str(home)!r})) < {set(os.listdir(home))!r}").status == "ok"
+
+
+def test_no_privilege_is_left():
+    assert CONTAINED
+    program = (
+        "import os, ctypes\nassert os.getuid() != 0\n"
+        "libc = ctypes.CDLL(None)\n"
+        "assert libc.mount(b'tmpfs', b'/mnt', b'tmpfs', 0, None) != 0\n"
+        "assert libc.umount2(b'/proc', 2) != 0\n"
+        "assert os.listdir('/proc') == []"
+    )
+    assert run(program).status == "ok"
+
+
+def test_memory_counts_what_the_limit_says():
+    half = SandboxLimits(memory_bytes=512 << 20)
+    assert run("x = bytearray(256 << 20)", limits=half).status == "ok"
+    assert run("x = bytearray(600 << 20)", limits=half).status == "memory"

@@ -1,0 +1,1 @@
+"""What is shipped with the package: recorded samples for the demo."""
