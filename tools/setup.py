@@ -64,12 +64,13 @@ class Done(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """What an environment was made for. Without `pyproject`, an installation is under way in it, or was killed."""
+    """What an environment was made for."""
 
     root: str
     extra: str
     python: Optional[str]
     pyproject: Optional[str] = None
+    """Hash of the file that was installed; empty after a failure, None while an installation runs or was killed."""
 
 
 def say(text: str) -> None:
@@ -262,8 +263,8 @@ class Environment:
     def _failed(self, done: Done, what: str) -> SetupError:
         try:
             (self.folder / "setup.log").write_text(done.output, encoding="utf-8")
-        except OSError:
-            return SetupError(f"{what} failed, and .venv cannot be written", "check the disk and its rights")
+        except OSError as error:
+            return explain(f"{error}\n{done.output}", what)
         return explain(done.output, what)
 
 
@@ -292,7 +293,7 @@ def set_up(environment: Environment, candidates: Sequence[str]) -> None:
         environment.drop_unfit_torchvision()
     except SetupError:
         # pip undoes what it could not finish: the next run may go on from here, as it may not after a kill.
-        environment.stamp.unlink()
+        environment.record(wanted._replace(pyproject=""))
         raise
     environment.record(wanted)
     say(f"done in {time.monotonic() - started:.0f} s")

@@ -41,12 +41,12 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are told on stderr."""
+    code: object
     try:
-        app(args=arguments, prog_name="ttc", standalone_mode=False)
+        # Returns the code of an early exit, 130 for Ctrl-C among them; a command itself returns None.
+        code = app(args=arguments, prog_name="ttc", standalone_mode=False)
     except TtcError as error:
         return _tell(error, arguments)
-    except typer.Exit as stop:
-        return stop.exit_code
     except typer.exceptions.TyperException as error:
         message = error.format_message().replace("Value error, ", "")
         typer.echo(f"error: {_one_line(message)}", err=True)
@@ -55,16 +55,16 @@ def run(arguments: list[str]) -> int:
             typer.echo(f"hint: {context.command_path} --help", err=True)
         return USAGE
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted; what is finished is kept: run the same command again to go on", err=True)
-        return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone: nothing left to say
-        return 0
+        code = INTERRUPTED
+    except SystemExit:
+        return 0  # the reader of our output has gone: nothing left to say
     except Exception as error:  # noqa: BLE001 - the boundary of the program: whatever happens is told in one line
         if isinstance(error, OSError) and error.errno is not None:
             return _tell(StorageError(str(error)), arguments)
         return _tell(TtcError(f"{type(error).__name__}: {error}", "this is a defect: --debug shows where"), arguments)
-    return 0
+    if code == INTERRUPTED:
+        typer.echo("interrupted; what is finished is kept: run the same command again to go on", err=True)
+    return code if isinstance(code, int) else 0
 
 
 def _tell(error: TtcError, arguments: list[str]) -> int:

@@ -171,8 +171,8 @@ def _announce(plan: Plan, prices: tuple[float, float] | None, dry_run: bool) -> 
     if live:
         lines.append(f"expected to generate up to {cost.expected:,} (equal samples are drawn once)")
         if prices is not None:
-            lines.append(f"price: about {cost.expected * prices[1] / 1e6:,.2f}, at most {cost.ceiling * prices[1] / 1e6:,.2f}"
-                         " for completions; prompts come on top")  # fmt: skip
+            price = (cost.expected_prompt * prices[0] + cost.expected * prices[1]) / 1e6
+            lines.append(f"price: about {price:,.2f}, with about {cost.expected_prompt:,} prompt tokens")
         if any(cell.subject.sampling.temperature == 0 for cell in plan.cells):
             lines.append("warning: at temperature 0 all samples of a problem are equal: voting is one vote")
     for line in lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from ttc.core.errors import ConfigError
 from ttc.core.parameters import validated
@@ -23,11 +24,11 @@ def open_engine(spec: ModelSpec) -> Engine:
     if spec.path == "fake" or spec.path.startswith("fake:"):
         return _fake(spec)
     if spec.path.startswith(("http://", "https://")):
+        url, _, name = spec.path.partition("#")
+        if not name or not _has_host(url):
+            raise ConfigError(f"{spec.path} is not a model of a server", "write http://HOST:PORT/v1#NAME")
         from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
 
-        url, _, name = spec.path.partition("#")
-        if not name:
-            raise ConfigError(f"{spec.path} names no model", "write http://HOST:PORT/v1#NAME")
         return OpenAIEngine(_options(OpenAIOptions, spec, base_url=url, model=name))
     from ttc.engines.vllm_engine import VLLMEngine
     from ttc.engines.vllm_profile import VLLMOptions
@@ -35,6 +36,14 @@ def open_engine(spec: ModelSpec) -> Engine:
     engine = VLLMEngine(_options(VLLMOptions, spec, model=spec.path))
     engine.prepare()  # a wrong name is told before anything is loaded
     return engine
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False  # a port that is no number, or too large a one
 
 
 def _fake(spec: ModelSpec) -> Engine:

@@ -303,6 +303,8 @@ class VLLMEngine:
         sample = output.outputs[0]
         finish = sample.finish_reason
         if finish not in ("stop", "length"):
+            if self._running is None:
+                raise self._died()
             raise EngineError(f"vLLM ended problem {request.problem_id!r} with {finish!r}", retryable=True)
         tokens: Tokens = tuple(sample.token_ids)
         stop = sample.stop_reason

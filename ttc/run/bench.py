@@ -10,7 +10,7 @@ from ttc.core.errors import ConfigError, DataError
 from ttc.core.identity import identity
 from ttc.core.protocols import Capability, Checker, Dataset, Engine, LoadOptions, RewardModel, Task
 from ttc.core.registry import load
-from ttc.core.specs import ModelSpec, SweepConfig, TaskSpec
+from ttc.core.specs import ModelSpec, SamplingSpec, SweepConfig, TaskSpec
 from ttc.core.types import Completion, Example, Problem, Prompt, Sampling
 from ttc.engines.replay import ReplayEngine
 from ttc.run.grading import CheckerGrader
@@ -156,6 +156,7 @@ def live_bench(
         draws=1,
         reward_fingerprint=reward.fingerprint if reward is not None else None,
         parameters=engine.parameters,
+        prompt_characters=sum(len(m.content) for e in data.examples for m in e.messages) / len(data.examples),
     )
 
     def problems() -> list[Problem]:
@@ -173,10 +174,23 @@ def _grader(checker: Checker, data: Dataset, time_limit_s: float) -> CheckerGrad
 
 
 def _bank_benches(config: SweepConfig, path: Path) -> tuple[list[Bench], int]:
+    _check_recorded(config)
     bank = read_bank(path)
     names = check_bank_models([m.path for m in config.models], sorted(bank.pools), path)
     least = min(MIN_CALL_MOST, max(1, round(bank.mean_tokens * MIN_CALL_SHARE)))
     return [_bank_bench(config, bank, name) for name in names], config.min_call_tokens or least
+
+
+def _check_recorded(config: SweepConfig) -> None:
+    """Refuse what only a live model can follow; its samples' lengths are all that a bank can still cap."""
+    default, given = SamplingSpec(), config.sampling
+    chosen = [name for name in SamplingSpec.model_fields if getattr(given, name) != getattr(default, name)]
+    lost = [name for name in [*(["prm"] if config.prm is not None else []), *chosen] if name != "max_tokens"]
+    if lost:
+        raise ConfigError(
+            f"a bank's samples are recorded: {lost[0]} cannot be chosen any more",
+            "leave it out, or draw new samples with --task and --model",
+        )
 
 
 def _bank_bench(config: SweepConfig, bank: Bank, name: str) -> Bench:

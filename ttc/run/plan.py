@@ -15,6 +15,8 @@ from ttc.core.specs import ChoiceSpec, SweepConfig
 from ttc.core.types import Sampling
 
 DEFAULT_MAX_TOKENS = 512
+CHARACTERS_A_TOKEN = 4
+"""English text in today's tokenizers, roughly; for estimates only."""
 DEFAULT_MIN_CALL_TOKENS = 16
 """Smallest call worth starting where no sample's length is known (architecture, section 2)."""
 
@@ -43,6 +45,8 @@ class Subject:
     draws: int
     reward_fingerprint: str | None = None
     parameters: int | None = None
+    prompt_characters: float = 0.0
+    """Mean length of a question with its wording, for the estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,18 +234,36 @@ class Estimate:
     ceiling: int
     """The sum of all cells' totals: no run can charge more."""
     expected: int
-    """What an engine is likely asked for at most: cells share samples by seed, so the largest total of each subject."""
+    """What an engine is likely asked for at most: cells share samples by seed, so the largest cell of each subject."""
+    expected_prompt: int
+    """Prompt tokens of those calls, at 4 characters a token and half a cap a completion; a server prices each call's."""
 
 
 def estimate(cells: Sequence[Cell], cached: bool) -> Estimate:
     """Bound a sweep's cost before anything is generated; `cached` says whether equal samples are drawn once."""
-    ceiling = sum(cell.total_tokens for cell in cells)
-    largest: dict[int, int] = {}
+    subjects = {id(cell.subject): cell.subject for cell in cells}
+    asked: dict[int, list[int]] = {key: [] for key in subjects}
     for cell in cells:
-        key = id(cell.subject)
-        largest[key] = max(largest.get(key, 0), cell.total_tokens)
-    problems = sum(len(s.problem_ids) for s in {id(c.subject): c.subject for c in cells}.values())
-    return Estimate(len(cells), problems, ceiling, sum(largest.values()) if cached else ceiling)
+        asked[id(cell.subject)].append(_most_tokens(cell))
+    expected = {key: max(counts) if cached else sum(counts) for key, counts in asked.items()}
+    prompts = (
+        expected[key] / max(1, subject.sampling.max_tokens / 2) * subject.prompt_characters / CHARACTERS_A_TOKEN
+        for key, subject in subjects.items()
+    )
+    return Estimate(
+        cells=len(cells),
+        problems=sum(len(subject.problem_ids) for subject in subjects.values()),
+        ceiling=sum(cell.total_tokens for cell in cells),
+        expected=sum(expected.values()),
+        expected_prompt=round(sum(prompts)),
+    )
+
+
+def _most_tokens(cell: Cell) -> int:
+    """Return the tokens a cell can ask for: its total, or less where the strategy draws few samples."""
+    n = cell.strategy.params.get("n")
+    a_problem = min(cell.budget, n * cell.subject.sampling.max_tokens) if isinstance(n, int) else cell.budget
+    return a_problem * len(cell.subject.problem_ids)
 
 
 def check_bank_models(names: Sequence[str], configs: Sequence[str], bank: Path) -> list[str]:

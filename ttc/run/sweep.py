@@ -136,12 +136,11 @@ class _Sweep:
         # The largest budget first: what it draws serves the smaller ones, whereas a sample that a small grant
         # cut short would have to be drawn again.
         cells = sorted(self.of(bench), key=lambda cell: -cell.budget)
-        runs = [self.run_cell(cell, bench, engine, judge, problems) for cell in cells]
         if self.config.overlap:
-            await _together(runs)
+            await _together([self.run_cell(cell, bench, engine, judge, problems) for cell in cells])
         else:
-            for pending in runs:
-                await pending
+            for cell in cells:
+                await self.run_cell(cell, bench, engine, judge, problems)
 
     async def run_cell(
         self, cell: Cell, bench: Bench, engine: Engine, judge: Judge, problems: Mapping[str, Problem]

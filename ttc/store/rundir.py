@@ -16,7 +16,6 @@ import yaml
 from ttc.core.errors import ConfigError, DataError, StorageError
 from ttc.store.journal import Replay, read_journal
 
-
 _DAMAGED = "restore it, or delete it and run the same command again: the journal keeps what is finished"
 
 

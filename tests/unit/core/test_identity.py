@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import itertools
 import json
 
 import pytest
@@ -58,7 +59,7 @@ def test_seeds_fit_63_bits_and_neighbours_do_not_collide():
     assert all(0 <= seed < 2**63 for seed in seeds)
     # vLLM gives child i of a request `seed + i`: no two samples may come that close.
     ordered = sorted(seeds)
-    assert min(b - a for a, b in zip(ordered, ordered[1:], strict=False)) > 1000
+    assert min(b - a for a, b in itertools.pairwise(ordered)) > 1000
 
 
 def test_file_hash_is_sha256_of_all_blocks(tmp_path):

@@ -55,5 +55,5 @@ def test_best_is_the_lowest_index_of_a_largest_value_that_has_an_answer(pool):
 
 
 def test_best_refuses_pools_of_different_length():
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         best([1.0], ["a", "b"])

@@ -134,15 +134,22 @@ def test_prices_are_charged_rounded_up_and_their_worst_case_is_reserved():
     assert ctx.remaining == 8
 
 
+def test_the_smallest_call_must_be_paid_beside_its_prompt():
+    """A prompt of 33 tokens costs 10, the smallest call 16: 26 tokens pay for a call, 25 do not."""
+    for grant, drawn in ((26, 1), (25, 0)):
+        engine = Scripted([("a", 40)], prompt_tokens=33)
+        ctx = context(engine, grant, cap=60, floor=16, prices=Prices(prompt=0.3))
+        assert len(asyncio.run(sample(ctx))) == drawn
+        assert [r.max_tokens for r in engine.requests] == [16] * drawn
+
+
 def test_prices_need_prompt_lengths():
     engine = Scripted([("a", 4)], prompt_tokens=0)
     with pytest.raises(ConfigError, match="prompt lengths"):
         asyncio.run(sample(context(engine, 100, prices=Prices(prompt=0.1)), 1))
 
 
-@given(
-    st.integers(0, 500), st.integers(0, 500), st.integers(0, 99), st.sampled_from([0.0, 0.1, 0.25, 0.3, 1.0, 2.5])
-)
+@given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 99), st.sampled_from([0.0, 0.1, 0.25, 0.3, 1.0, 2.5]))
 def test_a_charge_never_exceeds_its_worst_case(prompt, cached, completion, rate):
     from ttc.core.types import Usage
 
@@ -213,9 +220,10 @@ def test_sequential_tokens_follow_the_longest_chain_through_branches():
         await sample(ctx, 1)  # the second of its own: 20
         assert ctx.meter.sequential_tokens == 10 + 30 + 20
         await sample(ctx.branch("late"), 1)  # 10 after everything
+        await sample(ctx.branch("later"), 1)  # opened when the branch before it was over: 10 more
 
     asyncio.run(run())
-    assert ctx.meter.sequential_tokens == 10 + 30 + 20 + 10
+    assert ctx.meter.sequential_tokens == 10 + 30 + 20 + 10 + 10
 
 
 def test_probe_tokens_are_counted_within_completion_tokens():

@@ -1,0 +1,419 @@
+"""The engine behind any OpenAI-compatible server: `http://HOST/v1#NAME`.
+
+A vLLM server is given token ids and returns them, so prefixes can be extended. Any other server is only chatted
+with: its tokens are what its usage field says, `Completion.tokens` is empty, and nothing can be extended.
+
+Not covered: a request that was sent again after a lost connection or a timeout may have been generated twice; only
+the answer that arrived is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from ttc.core.errors import EngineError, did_you_mean
+from ttc.core.identity import identity
+from ttc.core.protocols import Capability
+from ttc.core.types import Completion, Finish, GenRequest, Message, Prompt, Tokens, Usage
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
+
+T = TypeVar("T")
+_NO_KEY = "none"
+_DECODED = 4096
+_MESSAGE_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIOptions:
+    """Where the server is, what it is asked for, and how patiently."""
+
+    base_url: str
+    """As the OpenAI SDK takes it; it usually ends in /v1."""
+    model: str
+    label: str | None = None
+    api_key: str | None = None
+    """None reads OPENAI_API_KEY; a server without keys needs neither."""
+    timeout_s: float = 600.0
+    max_retries: int = 5
+    """Of rate limits, server errors and lost connections, with growing waits or as Retry-After says."""
+    max_concurrency: int = 256
+    logprobs: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    text: str
+    tokens: Tokens
+    finish: Finish
+    stop: int | str | None
+
+
+class OpenAIEngine:
+    """Completions of a model behind an OpenAI-compatible server."""
+
+    def __init__(self, options: OpenAIOptions) -> None:
+        self._options = options
+        self._key = options.api_key or os.environ.get("OPENAI_API_KEY") or _NO_KEY
+        self._host = _without_user(options.base_url)
+        self._root = options.base_url.rstrip("/").removesuffix("/v1")
+        self.label = options.label or options.model
+        self.fingerprint = _fingerprint(options, "")
+        """Names the server and the model, not the weights: a server does not tell them."""
+        self.capabilities: frozenset[Capability] = frozenset({"live", "temperature"})
+        self.immediate = False
+        self.context_tokens: int | None = None
+        self.parameters: int | None = None
+        self.warnings: list[str] = []
+        self._client: AsyncOpenAI | None = None
+        self._blocking: OpenAI | None = None
+        self._slots = asyncio.Semaphore(options.max_concurrency)
+        self._takes_tokens = False
+        self._logprobs = options.logprobs
+        self._cap = "max_tokens"
+        self._ends: set[int] = set()
+        self._decode = lru_cache(_DECODED)(self._detokenize)
+
+    async def start(self) -> None:
+        """Reach the server and find out what it can do. Raises EngineError with its cause."""
+        from openai import AsyncOpenAI, OpenAI
+
+        options = self._options
+        self._client = AsyncOpenAI(
+            base_url=options.base_url, api_key=self._key, timeout=options.timeout_s, max_retries=options.max_retries
+        )
+        self._blocking = OpenAI(
+            base_url=options.base_url, api_key=self._key, timeout=options.timeout_s, max_retries=options.max_retries
+        )
+        try:
+            await self._find_model(self._client)
+            self._takes_tokens = await self._probe_tokens(self._client)
+        except BaseException:
+            await self.close()
+            raise
+        if self._takes_tokens:
+            self.capabilities |= {"extends", "top_logprobs"}
+
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        """Apply the chat template on a vLLM server; elsewhere keep the messages."""
+        chat = tuple(messages)
+        if not self._takes_tokens:
+            return Prompt(chat)
+        body = {"model": self._options.model, "messages": _chat(chat), "add_generation_prompt": True}
+        return Prompt(chat, tuple(self._post_now("tokenize", body)["tokens"]))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of `tokens`, asked of a vLLM server; raises EngineError on any other."""
+        if not tokens:
+            return ""
+        if not self._takes_tokens:
+            raise EngineError(f"{self._host} cannot turn tokens into text", "serve the model with vLLM")
+        # The server's tokenizer spells end tokens out; nobody reads them.
+        return self._decode(tuple(token for token in tokens if token not in self._ends))
+
+    async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
+        """Draw one completion a request, in request order.
+
+        Raises EngineError, `retryable` where the same call may succeed later.
+        """
+        draw = self._complete if self._takes_tokens else self._chat_once
+        if len(requests) == 1:
+            return [await draw(requests[0])]
+        draws = [asyncio.ensure_future(draw(request)) for request in requests]
+        try:
+            return await asyncio.gather(*draws)
+        finally:
+            for task in draws:
+                task.cancel()
+
+    async def close(self) -> None:
+        """Close the connections. Doing it twice is no error."""
+        client, self._client = self._client, None
+        blocking, self._blocking = self._blocking, None
+        if client is not None:
+            await client.close()
+        if blocking is not None:
+            blocking.close()
+
+    async def _find_model(self, client: AsyncOpenAI) -> None:
+        from openai import NotFoundError, OpenAIError
+
+        try:
+            listed = (await _fetch(client, f"{self._options.base_url.rstrip('/')}/models")).get("data")
+        except NotFoundError:
+            return  # a server need not list its models
+        except (OpenAIError, ValueError) as error:
+            raise self._told(error) from None
+        if not isinstance(listed, list):
+            raise EngineError(f"{self._host} does not speak the OpenAI protocol", "the address usually ends in /v1")
+        found = {str(entry.get("id")): entry for entry in listed if isinstance(entry, dict)}
+        if found and self._options.model not in found:
+            raise EngineError(
+                f"{self._host} has no model {self._options.model!r}, but {', '.join(sorted(found)[:10])}",
+                did_you_mean(self._options.model, found),
+            )
+        length = found.get(self._options.model, {}).get("max_model_len")
+        self.context_tokens = length if isinstance(length, int) else None
+
+    async def _probe_tokens(self, client: AsyncOpenAI) -> bool:
+        from openai import APIStatusError, OpenAIError
+
+        body = {"model": self._options.model, "messages": [{"role": "user", "content": "1"}]}
+        try:
+            ids = (await _fetch(client, f"{self._root}/tokenize", body)).get("tokens")
+            version = (await _fetch(client, f"{self._root}/version")).get("version")
+            if not ids or not version:
+                return False
+            answer: Any = await client.completions.create(
+                model=self._options.model, prompt=ids, max_tokens=1, extra_body={"return_token_ids": True}
+            )
+        except APIStatusError:
+            return False  # not vLLM, or not one that does this
+        except (OpenAIError, ValueError) as error:
+            raise self._told(error) from None
+        self.fingerprint = _fingerprint(self._options, str(version))
+        choices = getattr(answer, "choices", None)
+        return bool(choices and getattr(choices[0], "token_ids", None))
+
+    async def _complete(self, request: GenRequest) -> Completion:
+        sampling = request.sampling
+        prompt = list(request.prompt.tokens)
+        if self.context_tokens is not None and len(prompt) >= self.context_tokens:
+            raise EngineError(
+                f"problem {request.problem_id!r}: a prompt of {len(prompt)} tokens does not fit the context of "
+                f"{self.context_tokens} tokens of {self.label!r}",
+                "serve the model with a longer context, or shorten the prompt",
+            )
+        wants = sampling.top_logprobs or (0 if self._options.logprobs else None)
+        # Everything is said: what is left out, the server fills in from the model's own generation_config.json.
+        answer = await self._ask(
+            lambda client: client.completions.create(
+                model=self._options.model,
+                prompt=prompt,
+                max_tokens=request.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=request.seed,
+                stop=list(sampling.stop) or None,
+                logprobs=wants,
+                presence_penalty=0.0,
+                frequency_penalty=0.0,
+                extra_body={
+                    "top_k": sampling.top_k,
+                    "min_p": sampling.min_p,
+                    "repetition_penalty": 1.0,
+                    "stop_token_ids": list(sampling.stop_token_ids),
+                    "return_token_ids": True,
+                    "return_tokens_as_token_ids": True,
+                },
+            )
+        )
+        choice = self._choice(answer)
+        tokens: Tokens = tuple(getattr(choice, "token_ids", None) or ())
+        stop = getattr(choice, "stop_reason", None)
+        if isinstance(stop, int) and stop not in sampling.stop_token_ids:
+            stop = None  # one of the model's own end tokens
+        recorded = choice.logprobs
+        values = None if recorded is None else _numbers(recorded.token_logprobs)
+        tops = (
+            None if recorded is None or not recorded.top_logprobs else [list(d.values()) for d in recorded.top_logprobs]
+        )
+        if _finish(choice) == "stop" and stop is None and tokens:
+            self._ends.add(tokens[-1])
+        said = _Said(choice.text or "", tokens, _finish(choice), stop)
+        return _completion(request, said, _usage(answer, request), values, tops)
+
+    async def _chat_once(self, request: GenRequest) -> Completion:
+        answer = await self._ask(lambda client: self._create_chat(client, request))
+        choice = self._choice(answer)
+        message = getattr(choice, "message", None)
+        recorded = getattr(choice.logprobs, "content", None) if choice.logprobs is not None else None
+        values = None if not recorded else _numbers([entry.logprob for entry in recorded])
+        tops = None if not recorded else [[top.logprob for top in entry.top_logprobs or []] for entry in recorded]
+        said = _Said(getattr(message, "content", None) or "", (), _finish(choice), None)
+        return _completion(request, said, _usage(answer, request), values, tops)
+
+    async def _create_chat(self, client: AsyncOpenAI, request: GenRequest) -> Any:
+        from openai import BadRequestError
+
+        try:
+            return await self._send_chat(client, request)
+        except BadRequestError as error:
+            # Two settings that some servers know by another name, or not at all: found out once.
+            if self._cap == "max_tokens" and "max_completion_tokens" in error.message:
+                self._cap = "max_completion_tokens"
+            elif self._logprobs and "logprobs" in error.message and not request.sampling.top_logprobs:
+                self._logprobs = False
+            else:
+                raise
+        return await self._create_chat(client, request)
+
+    async def _send_chat(self, client: AsyncOpenAI, request: GenRequest) -> Any:
+        sampling = request.sampling
+        if request.prompt.generated:
+            raise EngineError(
+                f"{self._host} only takes chats: it cannot continue a prefix", "serve the model with vLLM"
+            )
+        body: dict[str, Any] = {self._cap: request.max_tokens}
+        if sampling.top_k > 0:
+            body["top_k"] = sampling.top_k
+        if sampling.min_p > 0:
+            body["min_p"] = sampling.min_p
+        if sampling.stop_token_ids:
+            body["stop_token_ids"] = list(sampling.stop_token_ids)
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if self._logprobs or sampling.top_logprobs:
+            body["logprobs"] = True
+        if sampling.top_logprobs:
+            body["top_logprobs"] = sampling.top_logprobs
+        messages: Any = _chat(request.prompt.messages)
+        return await client.chat.completions.create(
+            model=self._options.model,
+            messages=messages,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=request.seed,
+            extra_body=body,
+        )
+
+    def _choice(self, answer: Any) -> Any:
+        choices = getattr(answer, "choices", None)
+        if not choices:
+            raise EngineError(f"{self._host} answered with something else than a completion", retryable=True)
+        return choices[0]
+
+    async def _ask(self, call: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
+        client = self._client
+        if client is None:
+            raise EngineError(f"the engine {self.label!r} is not running", "start it first")
+        from openai import OpenAIError
+
+        try:
+            async with self._slots:
+                return await call(client)
+        except (OpenAIError, ValueError) as error:
+            # Without the cause: a server may repeat the key in its answer.
+            raise self._told(error) from None
+
+    def _post_now(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        from openai import OpenAIError
+
+        if self._blocking is None:
+            raise EngineError(f"the engine {self.label!r} is not running", "start it first")
+        try:
+            answer: Any = self._blocking.post(f"{self._root}/{path}", cast_to=object, body=body)
+        except (OpenAIError, ValueError) as error:
+            raise self._told(error) from None
+        if not isinstance(answer, dict):
+            raise EngineError(f"{self._host}/{path} answered with something else than JSON", retryable=True)
+        return answer
+
+    def _detokenize(self, tokens: Tokens) -> str:
+        text: str = self._post_now("detokenize", {"model": self._options.model, "tokens": tokens})["prompt"]
+        return text
+
+    def _told(self, error: Exception) -> EngineError:
+        """Say in one line what went wrong, without the key."""
+        import openai
+
+        options = self._options
+        said = " ".join(str(getattr(error, "message", error)).split())[:_MESSAGE_CHARACTERS]
+        if self._key != _NO_KEY:
+            said = said.replace(self._key, "***")
+        status = getattr(error, "status_code", None)
+        if isinstance(error, openai.APITimeoutError):
+            return EngineError(
+                f"{self._host} gave no answer within {options.timeout_s:g} s",
+                "ask for fewer tokens, raise the time limit, or look at the server",
+                retryable=True,
+            )
+        if isinstance(error, openai.APIConnectionError):
+            cause = " ".join(str(error.__cause__ or "").split())
+            return EngineError(
+                f"cannot reach {self._host}{f': {cause}' if cause else ''}", "is the server running?", retryable=True
+            )
+        if status in (401, 403):
+            return EngineError(f"{self._host} refuses the key ({status})", "set OPENAI_API_KEY to a valid key")
+        if status == 404:
+            return EngineError(f"{self._host} knows no such address or model {options.model!r} (404): {said}")
+        if status == 429:
+            return EngineError(
+                f"{self._host} is over its rate limit (429) after {options.max_retries} retries: {said}",
+                "lower the concurrency, or try later",
+                retryable=True,
+            )
+        if isinstance(status, int) and status >= 500:
+            return EngineError(f"{self._host} failed ({status}): {said}", "look at the server's log", retryable=True)
+        if isinstance(status, int):
+            return EngineError(f"{self._host} refused the request ({status}): {said}")
+        return EngineError(f"{self._host} answered with something else than JSON: {said}", retryable=True)
+
+
+async def _fetch(client: AsyncOpenAI, url: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    answer: Any = await (
+        client.get(url, cast_to=object) if body is None else client.post(url, cast_to=object, body=body)
+    )
+    return answer if isinstance(answer, dict) else {}
+
+
+def _completion(
+    request: GenRequest, said: _Said, usage: Usage, values: tuple[float, ...] | None, tops: list[list[float]] | None
+) -> Completion:
+    top = request.sampling.top_logprobs
+    confidences = None
+    if top and tops and all(tops):
+        # The sampled token may be among the top ones, or one more beside them.
+        kept = [sorted(position, reverse=True)[:top] for position in tops]
+        confidences = tuple(-math.fsum(position) / len(position) for position in kept)
+    return Completion(
+        index=request.index,
+        text=said.text,
+        tokens=said.tokens,
+        finish=said.finish,
+        usage=usage,
+        stop_reason=said.stop,
+        logprob=None if values is None else math.fsum(values),
+        confidence=math.fsum(confidences) / len(confidences) if confidences else None,
+        token_logprobs=values,
+        token_confidences=confidences,
+    )
+
+
+def _finish(choice: Any) -> Finish:
+    return "length" if choice.finish_reason == "length" else "stop"
+
+
+def _usage(answer: Any, request: GenRequest) -> Usage:
+    usage = getattr(answer, "usage", None)
+    completion = getattr(usage, "completion_tokens", None)
+    if not isinstance(completion, int):
+        return Usage(completion=request.max_tokens)  # nothing was reported: charge the worst case
+    prompt = getattr(usage, "prompt_tokens", None) or 0
+    cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None) or 0
+    return Usage(prompt=prompt - cached, cached=cached, completion=completion)
+
+
+def _numbers(values: Sequence[float | None] | None) -> tuple[float, ...] | None:
+    return None if not values or None in values else tuple(value for value in values if value is not None)
+
+
+def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def _without_user(url: str) -> str:
+    parts = urlsplit(url.partition("#")[0])
+    return url if "@" not in parts.netloc else parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _fingerprint(options: OpenAIOptions, version: str) -> str:
+    return "server:" + identity({"url": _without_user(options.base_url), "model": options.model, "version": version})
