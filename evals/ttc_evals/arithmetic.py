@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from ttc.core.protocols import Checker, Dataset, LoadOptions
 from ttc.core.types import Example
@@ -33,7 +34,7 @@ from ttc_evals.generated import (
 from ttc_evals.numeric import NumericChecker
 
 LEVELS = {
-    1: (2, 1, 9),
+    1: (2, 1, 19),
     2: (3, 1, 9),
     3: (3, 10, 19),
     4: (4, 10, 19),
@@ -42,12 +43,12 @@ LEVELS = {
     7: (7, 20, 99),
     8: (8, 20, 99),
 }
-"""Difficulty: operations, and the bounds of the largest operand. The other operands go from 1 to the same bound."""
+"""Difficulty: operations, and the bounds of the largest operand. All operands go from 1 to the upper one."""
 
 _LARGEST_VALUE = 999
 _LARGEST_FACTOR = 12
-_PRECEDENCE = {"+": 1, "-": 1, "*": 2}
-_LINE = re.compile(rf"({INTEGER})([-+*])({INTEGER})=({INTEGER})?")
+_OPERATIONS = "+-*"
+_LINE = re.compile(rf"(?P<left>{INTEGER})(?P<operation>[-+*])(?P<right>{INTEGER})=(?P<result>{INTEGER})?")
 
 
 def generate(split: str, count: int, seed: int, difficulty: int | None = None) -> list[Example]:
@@ -57,9 +58,9 @@ def generate(split: str, count: int, seed: int, difficulty: int | None = None) -
 
 def reference_solution(question: str) -> str:
     """Return the solution, without a newline after its box. Raises DataError where the question is no expression."""
-    steps = list(_steps(parse_expression(question)))
-    lines = [f"{left}{operation}{right}={result}" for left, operation, right, result in steps]
-    return "\n".join([*lines, rf"\boxed{{{_value(parse_expression(question))}}}"])
+    value, steps = _work_out(parse_expression(question, _OPERATIONS))
+    lines = [f"{step.left}{step.operation}{step.right}={step.result}" for step in steps]
+    return "\n".join([*lines, rf"\boxed{{{value}}}"])
 
 
 def prefix_is_right(question: str, text: str) -> bool:
@@ -72,21 +73,19 @@ def prefix_is_right(question: str, text: str) -> bool:
     """
     solution = split_solution(text)
     # Equal operations can stand in two places: all expressions that the lines can have left are followed.
-    expressions = {parse_expression(question)}
+    expressions = {parse_expression(question, _OPERATIONS)}
     for line in solution.lines:
         match = _LINE.fullmatch(line)
-        if match is None or match[4] is None:
+        if match is None or match["result"] is None:
             return False
-        operation, result = _operation(match), int(match[4])
-        if result != _value(operation):
+        operation, result = _operation(match), int(match["result"])
+        if _work_out(operation)[0] != result:
             return False
         expressions = {after for before in expressions for after in _reduced(before, operation, result)}
     if solution.plan is not None:
         match = _LINE.fullmatch(solution.plan)
-        return match is not None and any(any(_reduced(e, _operation(match), 0)) for e in expressions)
-    if solution.box is not None:
-        return solution.box in expressions
-    return bool(expressions)
+        return match is not None and any(_holds(expression, _operation(match)) for expression in expressions)
+    return bool(expressions) if solution.box is None else solution.box in expressions
 
 
 class Arithmetic:
@@ -101,22 +100,30 @@ class Arithmetic:
         return _GENERATOR.load(options)
 
 
+class _Step(NamedTuple):
+    left: int
+    operation: str
+    right: int
+    result: int
+
+
 def _draw(rng: random.Random, level: int) -> Drawn | None:
     operations, least, most = LEVELS[level]
-    draw = _chain if rng.random() < 0.5 else _nested  # noqa: PLR2004 - half of each
+    draw = rng.choice([_chain, _nested])
     expression = draw(rng, operations, most)
-    if not least <= _largest_operand(expression) <= most or not _is_easy_by_line(expression):
+    value, steps = _work_out(expression)
+    if not least <= _largest_operand(expression) <= most or not all(_is_easy(step) for step in steps):
         return None
-    return Drawn(_spell(expression), str(_value(expression)), canonical_form(expression), {"steps": operations})
+    return Drawn(_spell(expression), str(value), canonical_form(expression), {"steps": operations})
 
 
 def _chain(rng: random.Random, operations: int, most: int) -> Expression:
     """Draw an expression without parentheses."""
     parts = [str(rng.randint(1, most))]
     for _ in range(operations):
-        operation = rng.choice("+-*")
+        operation = rng.choice(_OPERATIONS)
         parts += [operation, str(rng.randint(1, min(most, _LARGEST_FACTOR) if operation == "*" else most))]
-    return parse_expression("".join(parts))
+    return parse_expression("".join(parts), _OPERATIONS)
 
 
 def _nested(rng: random.Random, operations: int, most: int) -> Expression:
@@ -125,15 +132,15 @@ def _nested(rng: random.Random, operations: int, most: int) -> Expression:
         return rng.randint(1, most)
     before = rng.randrange(operations)
     left, right = _nested(rng, before, most), _nested(rng, operations - 1 - before, most)
-    small = min(abs(_value(left)), abs(_value(right))) <= _LARGEST_FACTOR
-    return left, rng.choice("+-*" if small else "+-"), right
+    expression = left, rng.choice(_OPERATIONS), right
+    # Left to rejection, hard products would leave large trees rare beside chains.
+    return expression if _is_easy(_work_out(expression)[1][-1]) else (left, rng.choice("+-"), right)
 
 
-def _is_easy_by_line(expression: Expression) -> bool:
-    return all(
-        abs(result) <= _LARGEST_VALUE and (operation != "*" or min(abs(left), abs(right)) <= _LARGEST_FACTOR)
-        for left, operation, right, result in _steps(expression)
-    )
+def _is_easy(step: _Step) -> bool:
+    if step.operation == "*" and min(abs(step.left), abs(step.right)) > _LARGEST_FACTOR:
+        return False
+    return abs(step.result) <= _LARGEST_VALUE
 
 
 def _largest_operand(expression: Expression) -> int:
@@ -147,35 +154,33 @@ def _spell(expression: Expression) -> str:
     if isinstance(expression, int):
         return str(expression)
     left, operation, right = expression
-    own = _PRECEDENCE[operation]
     before, after = _spell(left), _spell(right)
-    if not isinstance(left, int) and _PRECEDENCE[left[1]] < own:
+    if operation == "*" and not isinstance(left, int) and left[1] != "*":
         before = f"({before})"
-    if not isinstance(right, int) and _PRECEDENCE[right[1]] <= own:
+    if not isinstance(right, int) and (operation == "*" or right[1] != "*"):
         after = f"({after})"
     return before + operation + after
 
 
-def _steps(expression: Expression) -> Iterator[tuple[int, str, int, int]]:
-    """Yield every operation with its operands and result, the leftmost possible first."""
+def _work_out(expression: Expression) -> tuple[int, list[_Step]]:
+    """Return the value and every operation, the leftmost possible first."""
     if isinstance(expression, int):
-        return
-    yield from _steps(expression[0])
-    yield from _steps(expression[2])
-    yield _value(expression[0]), expression[1], _value(expression[2]), _value(expression)
-
-
-def _value(expression: Expression) -> int:
-    if isinstance(expression, int):
-        return expression
-    left, right = _value(expression[0]), _value(expression[2])
-    if expression[1] == "+":
-        return left + right
-    return left - right if expression[1] == "-" else left * right
+        return expression, []
+    left, before = _work_out(expression[0])
+    right, between = _work_out(expression[2])
+    operation = expression[1]
+    result = left + right if operation == "+" else left - right if operation == "-" else left * right
+    return result, [*before, *between, _Step(left, operation, right, result)]
 
 
 def _operation(match: re.Match[str]) -> Expression:
-    return int(match[1]), match[2], int(match[3])
+    return int(match["left"]), match["operation"], int(match["right"])
+
+
+def _holds(expression: Expression, operation: Expression) -> bool:
+    if expression == operation or isinstance(expression, int):
+        return expression == operation
+    return _holds(expression[0], operation) or _holds(expression[2], operation)
 
 
 def _reduced(expression: Expression, operation: Expression, result: int) -> Iterator[Expression]:

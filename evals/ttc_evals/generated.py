@@ -38,7 +38,7 @@ Expression: TypeAlias = Union[int, tuple["Expression", str, "Expression"]]  # no
 _SPLITS = {"test": range(8), "validation": range(8, 16), "train": range(16, 100)}
 _DEFAULT_LIMIT = 300
 _MOST_FRUITLESS_DRAWS = 20_000
-_LONGEST_EXPRESSION = 500
+_LONGEST_EXPRESSION = 200
 _TOKEN = re.compile(r"[0-9]{1,12}|[-+*/()]")
 _BOX = re.compile(rf"\\boxed\{{({INTEGER})\}}")
 
@@ -65,11 +65,12 @@ def split_solution(text: str) -> Solution:
     return Solution(lines, None, None)
 
 
-def parse_expression(text: str) -> Expression:
-    """Read integers, `+ - * /` and parentheses, with the usual precedence, from the left. Raises DataError."""
+def parse_expression(text: str, operations: str) -> Expression:
+    """Read integers, the given operations of `+-*/`, and parentheses, with the usual precedence. Raises DataError."""
     tokens = _TOKEN.findall(text) if len(text) <= _LONGEST_EXPRESSION else []
-    if not tokens or "".join(tokens) != text:
-        raise DataError(f"not an expression: {text[:80]!r}", "integers, + - * / and parentheses, without spaces")
+    if not tokens or "".join(tokens) != text or not set("+-*/").intersection(text) <= set(operations):
+        allowed = f"integers, {' '.join(operations)} and parentheses, without spaces"
+        raise DataError(f"not an expression: {text[:80]!r}", allowed)
     tokens.reverse()
     try:
         expression = _sum(tokens)

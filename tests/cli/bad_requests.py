@@ -325,7 +325,14 @@ FILES = [
         "did you mean 'tiny T=0.7'?",
     ),
     Case(
-        "Own temperature on recorded samples",
+        "Temperature for recorded samples",
+        bank_sweep("--temperature 1"),
+        2,
+        "a bank's samples are recorded: temperature cannot be chosen any more",
+        "leave it out, or draw new samples with --task and --model",
+    ),
+    Case(
+        "Strategy that needs its own temperature, on recorded samples",
         bank_sweep(strategies="greedy"),
         2,
         "greedy cannot run on tiny T=0.7: it needs its own temperature, and recorded samples have theirs",

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ttc_evals.numeric import NumericChecker
-from ttc_evals.symbolic import MathChecker
 
 from ttc.core.types import Completion, Usage
 from ttc.run.grading import CheckerGrader
+from ttc_evals.numeric import NumericChecker
+from ttc_evals.symbolic import MathChecker
 
 TOWER = "9^{9^{9^{9^{9}}}}"
 

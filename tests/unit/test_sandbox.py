@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from ttc_evals.sandbox import SandboxLimits, SandboxResult, isolation_level, run_program
 
 QUICK = SandboxLimits(wall_s=3.0, cpu_s=2)

@@ -6,6 +6,7 @@ import ast
 import json
 
 import pytest
+
 from ttc_evals.choice import ChoiceChecker
 from ttc_evals.code import CodeChecker, CodeReference, last_code_block
 from ttc_evals.sandbox import SandboxLimits

@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ttc_evals.numeric import NumericChecker, last_number, parse_number, spell_number
 
 CHECKER = NumericChecker()

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from math_verify import parse, verify
+
 from ttc_evals.symbolic import MathChecker, normalise
 
 CHECKER = MathChecker()

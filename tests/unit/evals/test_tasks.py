@@ -12,13 +12,13 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ttc_evals.code import CodeChecker
-from ttc_evals.numeric import NumericChecker
-from ttc_evals.symbolic import MathChecker
 
 from ttc.core import registry
 from ttc.core.errors import ConfigError, DataError
 from ttc.core.protocols import Dataset, LoadOptions
+from ttc_evals.code import CodeChecker
+from ttc_evals.numeric import NumericChecker
+from ttc_evals.symbolic import MathChecker
 
 ROWS: dict[str, list[dict[str, object]]] = {
     "gsm8k": [

@@ -75,7 +75,7 @@ def test_a_grant_larger_than_the_total_is_held_to_the_total():
 
 def test_a_problem_whose_own_grant_is_nearly_spent_does_not_wait_for_others():
     async def run():
-        total = Ledger(1000)
+        total = Ledger(520)
         busy, small = Ledger(500, total), Ledger(20, total)
         await busy.reserve(500, 1)
         return await asyncio.wait_for(small.reserve(50, 10), 1)

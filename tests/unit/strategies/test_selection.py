@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from scripted import Scripted, answered, attempt
 
 from ttc.core.errors import ConfigError
+from ttc.core.types import Completion, Usage
 from ttc.engines.fake import FakeReward
 from ttc.run.solve import solve
 from ttc_strategies.best_of_n import BestOfN
 from ttc_strategies.coverage import Coverage
+from ttc_strategies.pool import answers_of
 from ttc_strategies.single import Greedy
 from ttc_strategies.voting import SelfConsistency, WeightedVote
 
@@ -106,6 +108,11 @@ def test_weighted_vote_sums_the_reward_of_equal_answers():
 def test_selection_by_reward_without_a_reward_model_is_a_wrong_request():
     with pytest.raises(ConfigError, match="no reward model"):
         answered(BestOfN(2, "reward"), Scripted([("a", 5)]))
+
+
+def test_a_cut_sample_does_not_vote_even_if_its_reader_found_an_answer():
+    whole = Completion(0, "4", (), "stop", Usage(), answer="4")
+    assert answers_of([whole, dataclasses.replace(whole, finish="length")]) == ["4", None]
 
 
 def test_greedy_draws_one_answer_at_temperature_zero():
