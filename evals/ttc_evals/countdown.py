@@ -47,7 +47,7 @@ reachable: above the first and at most the second."""
 
 _TARGETS = range(10, 100)
 _MOST_NUMBERS = 5
-_LARGEST_TARGET = 999
+_LARGEST = 999
 _OPERATIONS = "+-*/"
 _QUESTION = re.compile(rf"({NATURAL}(?: {NATURAL}){{0,{_MOST_NUMBERS - 1}}}) -> ({NATURAL})")
 _LINE = re.compile(
@@ -195,9 +195,9 @@ def _moves(numbers: Numbers) -> Iterator[tuple[str, int, Numbers]]:
 
 @lru_cache(maxsize=1 << 17)
 def _reachable(numbers: Numbers) -> int:
-    """Return the last numbers that moves can lead to, up to the largest target, as the bits of an integer."""
+    """Return the last numbers that moves can lead to, up to the largest target allowed, as the bits of an integer."""
     if len(numbers) == 1:
-        return 1 << numbers[0] if numbers[0] <= _LARGEST_TARGET else 0
+        return 1 << numbers[0] if numbers[0] <= _LARGEST else 0
     values = 0
     for _, _, left in _moves(numbers):
         values |= _reachable(left)
@@ -210,12 +210,13 @@ def _is_reachable(numbers: Numbers, target: int) -> bool:
 
 def _read_question(question: str) -> tuple[Numbers, int]:
     match = _QUESTION.fullmatch(question)
-    if match is None or int(match[2]) > _LARGEST_TARGET:
+    numbers, target = (_read_numbers(match[1]), int(match[2])) if match else ((), 0)
+    if not numbers or max(*numbers, target) > _LARGEST:
         raise DataError(
             f"not a countdown problem: {question[:80]!r}",
-            f"at most {_MOST_NUMBERS} numbers and a target of at most {_LARGEST_TARGET}, as in '3 5 7 8 -> 24'",
+            f"at most {_MOST_NUMBERS} numbers and a target, none above {_LARGEST}, as in '3 5 7 8 -> 24'",
         )
-    return _read_numbers(match[1]), int(match[2])
+    return numbers, target
 
 
 def _read_numbers(text: str) -> Numbers:

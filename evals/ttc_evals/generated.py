@@ -25,21 +25,21 @@ from ttc_evals.loading import ask
 TEMPLATE = "{question}"
 """The question alone: a small model that is trained on these tasks reads nothing else."""
 
-NATURAL = "(?:0|[1-9][0-9]{0,11})"
+NATURAL = "(?:0|[1-9][0-9]{0,299})"
 """A number of a written solution that cannot be negative, as a regular expression: no leading zeros."""
 
-INTEGER = "(?:0|-?[1-9][0-9]{0,11})"
+INTEGER = "(?:0|-?[1-9][0-9]{0,299})"
 """A number of a written solution, as a regular expression: no leading zeros, no plus, no minus zero."""
 
 # A recursive alias: only typing.Union takes the forward reference while the module is loaded.
-Expression: TypeAlias = Union[int, tuple["Expression", str, "Expression"]]  # noqa: UP007, UP040
+Expression: TypeAlias = Union[int, tuple["Expression", str, "Expression"]]  # noqa: UP007
 """A number, or left operand, operation, right operand."""
 
 _SPLITS = {"test": range(8), "validation": range(8, 16), "train": range(16, 100)}
 _DEFAULT_LIMIT = 300
 _MOST_FRUITLESS_DRAWS = 20_000
 _LONGEST_EXPRESSION = 200
-_TOKEN = re.compile(r"[0-9]{1,12}|[-+*/()]")
+_TOKEN = re.compile(r"[0-9]+|[-+*/()]")
 _BOX = re.compile(rf"\\boxed\{{({INTEGER})\}}")
 
 
@@ -214,9 +214,9 @@ def _product(tokens: list[str]) -> Expression:
 
 
 def _operand(tokens: list[str]) -> Expression:
-    token = tokens.pop()
-    if token != "(":
-        return int(token)
+    first = tokens.pop()
+    if first != "(":
+        return int(first)
     expression = _sum(tokens)
     if tokens.pop() != ")":
         raise ValueError("an open parenthesis")

@@ -4,7 +4,7 @@ import contextlib
 import http.server
 import json
 import os
-import stat
+import resource
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -40,29 +40,20 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full_disk(folder: Path) -> Iterator[None]:
-    """A file system of some kilobytes where this user may mount one, else a journal on /dev/full."""
+    """A file system of some kilobytes where this user may mount one, else a limit on the length of files."""
     (folder / "full").mkdir()
     with contextlib.ExitStack() as stack:
         if mounted("-t", "tmpfs", "-o", "size=40k", "none", str(folder / "full")):
             stack.callback(subprocess.run, ["umount", "-l", str(folder / "full")], check=True)
         else:
-            (folder / "full" / "journal").mkdir()
-            (folder / "full" / "journal" / "main.jsonl").symlink_to("/dev/full")
+            limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+            stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, limits[1]))
         yield
 
 
-@contextlib.contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """A folder that cannot be written, for root too: mounted so, or without the right."""
-    place = folder / "read-only"
-    place.mkdir()
-    with contextlib.ExitStack() as stack:
-        if mounted("-t", "tmpfs", "-o", "ro", "none", str(place)):
-            stack.callback(subprocess.run, ["umount", "-l", str(place)], check=True)
-        else:
-            place.chmod(stat.S_IRUSR | stat.S_IXUSR)
-            stack.callback(place.chmod, stat.S_IRWXU)
-        yield
+def closed(folder: Path) -> None:
+    (folder / "closed").symlink_to("/proc/sys")  # where nobody makes files, root included
 
 
 def mounted(*arguments: str) -> bool:
@@ -235,11 +226,11 @@ RUNNING = [
         "cannot write problems.jsonl: Not a directory",
     ),
     Case(
-        "Run folder that cannot be written",
-        sweep("--out read-only/new"),
+        "Run folder in a place that takes no files",
+        sweep("--out closed/new"),
         6,
-        "cannot write read-only/new: Read-only file system",
-        make=read_only,
+        "cannot write closed/new: No such file or directory",
+        make=closed,
     ),
     Case(
         "Disk full",

@@ -9,6 +9,8 @@ from ttc.cli.main import run
 
 STRATEGIES = """
 import asyncio
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +55,17 @@ class Fussy:
     async def solve(self, problem, ctx):
         if problem.id == "p1" and not Path("go").exists():
             raise RuntimeError("not today")
+        drawn = await ctx.sample(problem.prompt, 2, ctx.sampling)
+        return Answer(tuple(drawn), 0)
+
+
+@dataclass(frozen=True)
+class CtrlC:
+    async def solve(self, problem, ctx):
+        if problem.id == "p1" and not Path("go").exists():
+            await asyncio.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(99)
         drawn = await ctx.sample(problem.prompt, 2, ctx.sampling)
         return Answer(tuple(drawn), 0)
 

@@ -7,10 +7,8 @@ import contextlib
 import json
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -21,6 +19,7 @@ from error_case import normal, sweep
 
 from ttc.cli.main import run
 
+PROGRAM = [sys.executable, "-m", "ttc"]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
 GROUPS = {
     "What was asked for": REQUEST,
@@ -172,8 +171,11 @@ def test_changed_strategy_file_is_another_run(folder, capfd):
     assert "new holds another run" in capfd.readouterr().err
 
 
-def test_full_disk_is_survived(folder):
+@pytest.mark.parametrize("mounting", [True, False], ids=["mounted", "limited"])
+def test_full_disk_is_survived(folder, monkeypatch, mounting):
     """With room again, the same command ends with what it would have written at once."""
+    if not mounting:
+        monkeypatch.setattr("bad_runs.mounted", lambda *arguments: False)
     words = shlex.split(sweep("--cache off --display none --out place/new", budgets="2000"))
     with full_disk(folder):
         (folder / "place").symlink_to(folder / "full")
@@ -206,30 +208,18 @@ def test_strategy_that_blocks_the_program(folder):
 
 def test_interrupt_keeps_what_is_finished(folder):
     """Ctrl-C ends with 130 and one line; the same command goes on."""
-    words = shlex.split(sweep("--cache off --out new", model="fake:delay_s=0.3", budgets="64,1500"))
-    process = subprocess.Popen([*PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    journal = folder / "new" / "journal" / "main.jsonl"
-    wait_for(lambda: journal.exists() and records_or_torn(journal)[0])
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 130, err
-    assert err.splitlines()[-1] == "interrupted; what is finished is kept: run the same command again to go on"
-    assert "Traceback" not in err
-    assert out == ""
+    words = shlex.split(sweep("--out new", strategies="strategies.py:CtrlC"))
+    done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1] == "interrupted; what is finished is kept: run the same command again to go on"
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
     kept = records(folder / "new")
+    assert {r["problem_id"] for r in kept} == {"p0", "p2"}
+    (folder / "go").touch()
     assert run(words) == 0
-    assert records(folder / "new")[: len(kept)] == kept
-    assert len(records(folder / "new")) == 6
-
-
-def wait_for(condition) -> None:
-    limit = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.02)
-
-
-PROGRAM = [sys.executable, "-m", "ttc"]
+    assert records(folder / "new")[:2] == kept
+    assert len(records(folder / "new")) == 3
 
 
 def test_document_holds_these_cases():

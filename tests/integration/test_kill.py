@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +18,32 @@ LIVE = ["--task", "local", "--data", "rows.jsonl", "--model", "fake:p=0.5;delay_
 GRID = ["--strategies", ",".join(STRATEGIES), "--budgets", ",".join(map(str, BUDGETS))]
 SWEEP = ["sweep", *LIVE, *GRID]
 RECORDS = PROBLEMS * len(STRATEGIES) * len(BUDGETS)
+# The program, stopped from inside at an exact moment. SIGKILL leaves half of the line that it was about to write.
+STOPPED = """
+import json, os, signal, sys
+import ttc.run.sweep
+from ttc.cli.main import main
+from ttc.store.journal import JournalWriter
+kind, left, by = json.loads(sys.argv.pop(1))
+ttc.run.sweep.RESERVED_EVERY_S = 0.15
+append = JournalWriter.append
+
+def counted(self, row):
+    global left
+    own = row.get("kind", "record") == kind
+    if own and left == 0 and by == signal.SIGKILL:
+        line = json.dumps(row)
+        self._file.write(line[: len(line) // 2])
+        self._file.flush()
+        os.kill(os.getpid(), by)
+    append(self, row)
+    left -= own
+    if own and left == 0 and by != signal.SIGKILL:
+        os.kill(os.getpid(), by)
+
+JournalWriter.append = counted
+main()
+"""
 TIMES = {"wall_s", "latency_p50_s", "latency_p95_s"}
 TABLES = ["records", "cells", "candidates", "allocation"]
 
@@ -44,23 +69,11 @@ def records_of(out):
     return [row for row in journal_lines(out) if "problem_id" in row]
 
 
-def start_until(arguments, out, condition, stop=signal.SIGKILL):
-    """Start the program, and stop it when its journal fulfils `condition`. Returns exit code and stderr."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ttc", *arguments, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    limit = time.monotonic() + 60
-    while not condition(journal_lines(out)):
-        assert process.poll() is None, "it ended before it could be stopped"
-        assert time.monotonic() < limit
-        time.sleep(0.003)
-    process.send_signal(stop)
-    _, err = process.communicate(timeout=30)
-    return process.returncode, err.decode()
-
-
-def at_least(count):
-    return lambda lines: sum("problem_id" in line for line in lines) >= count
+def stop_after(count, arguments, out, *, kind="record", by=signal.SIGKILL):
+    """Run the program until its journal has got `count` more lines of a kind. Returns exit code and stderr."""
+    program = [sys.executable, "-c", STOPPED, json.dumps([kind, count, by]), *arguments, "--out", str(out)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stderr
 
 
 def finish(arguments, out):
@@ -94,20 +107,19 @@ def check_same(broken, whole, kept):
 
 @pytest.mark.parametrize(
     ("more", "moments"),
-    # With the cache, all that takes time are the cells of the largest budget, which run first.
-    [([], (1, 7, 13)), (["--cache", "off"], (1, RECORDS // 2, RECORDS - 7))],
+    [([], (1, 8, RECORDS - 1)), (["--cache", "off"], (1, RECORDS // 2, RECORDS - 1))],
     ids=["cache", "cache-off"],
 )
 def test_killed_three_times(folder, more, moments):
     """Three strategies at two budgets, killed near the start, in the middle and near the end."""
     out, kept, words = folder / "broken", [], [*SWEEP, *more]
     for moment in moments:
-        code, _ = start_until(words, out, at_least(moment))
+        code, _ = stop_after(moment - len(kept), words, out)
         assert code == -signal.SIGKILL
         assert lock_is_free(out)
         assert records_of(out)[: len(kept)] == kept
         kept = records_of(out)
-        assert moment <= len(kept) < RECORDS
+        assert len(kept) == moment
     finish(words, out)
     finish(words, folder / "whole")
     check_same(out, folder / "whole", kept)
@@ -124,9 +136,9 @@ def test_killed_three_times(folder, more, moments):
 def test_killed_while_all_cells_run(folder, more):
     """What is finished does not depend on the order in which it came."""
     out = folder / "broken"
-    start_until([*SWEEP, *more], out, at_least(RECORDS // 3))
+    assert stop_after(RECORDS // 3, [*SWEEP, *more], out)[0] == -signal.SIGKILL
     kept = records_of(out)
-    assert len(kept) < RECORDS
+    assert len(kept) == RECORDS // 3
     finish([*SWEEP, *more], out)
     finish([*SWEEP, *more], folder / "whole")
     check_same(out, folder / "whole", kept)
@@ -146,9 +158,9 @@ def test_killed_while_replaying_a_bank(folder):
     words = ["sweep", "--bank", "bank", "--draws", "40", *GRID]
     total = 30 * len(STRATEGIES) * len(BUDGETS)
     out = folder / "broken"
-    start_until(words, out, at_least(total // 3))
+    assert stop_after(total // 3, words, out)[0] == -signal.SIGKILL
     kept = records_of(out)
-    assert total // 3 <= len(kept) < total
+    assert len(kept) == total // 3
     finish(words, out)
     finish(words, folder / "whole")
     check_same(out, folder / "whole", kept)
@@ -158,7 +170,7 @@ def test_killed_while_replaying_a_bank(folder):
 def test_terminated(folder):
     """SIGTERM ends a run as Ctrl-C does."""
     out = folder / "broken"
-    code, err = start_until(SWEEP, out, at_least(RECORDS // 2), signal.SIGTERM)
+    code, err = stop_after(RECORDS // 2, SWEEP, out, by=signal.SIGTERM)
     assert code == 130
     assert err.splitlines()[-1].startswith("interrupted; what is finished is kept")
     assert "Traceback" not in err
@@ -173,14 +185,13 @@ def test_terminated(folder):
 def test_reserved_tokens_are_told(folder):
     """What was in flight when it was killed is in the manifest, once, and is charged to nobody."""
     words = ["sweep", *LIVE, "--strategies", "self-consistency", "--budgets", "1500", "--cache", "off"]
-    words[words.index("fake:p=0.5;delay_s=0.04")] = "fake:p=0.5;delay_s=0.4"
+    words[words.index("fake:p=0.5;delay_s=0.04")] = "fake:p=0.5;delay_s=0.2"
     out = folder / "broken"
-    start_until(words, out, lambda lines: any(line.get("kind") == "in_flight" for line in lines))
+    assert stop_after(1, words, out, kind="in_flight")[0] == -signal.SIGKILL
     noted = [line["reserved_tokens"] for line in journal_lines(out) if line.get("kind") == "in_flight"][-1]
     assert 0 < noted <= 1500 * PROBLEMS
     # Killed once more before anything was in flight: the first crash is not counted twice.
-    starts = lambda lines: sum(line.get("kind") == "start" for line in lines)  # noqa: E731
-    start_until(words, out, lambda lines: starts(lines) == 2)
+    assert stop_after(0, words, out, kind="in_flight")[0] == -signal.SIGKILL
     finish(words, out)
     assert [restart["reserved_tokens"] for restart in manifest_of(out)["restarts"]] == [noted, 0]
     row = pq.read_table(out / "cells.parquet").to_pylist()[0]

@@ -94,7 +94,7 @@ class VLLMEngine:
         self._folder = ""
         self._config: dict[str, Any] = {}
         self._running: _Running | None = None
-        self._failure: EngineError | None = None
+        self._dead_because: str | None = None
         self._processes: CoreProcesses | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._ids = itertools.count()
@@ -124,7 +124,7 @@ class VLLMEngine:
     async def start(self) -> None:
         """Load the model. Raises EngineError with its cause."""
         await asyncio.to_thread(self.prepare)
-        self._failure = None
+        self._dead_because = None
         self._processes = CoreProcesses(capture="VLLM_LOGGING_LEVEL" not in os.environ)
         # The processes end with the thread that started them, so it lives until `close`.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vllm-start")
@@ -234,16 +234,20 @@ class VLLMEngine:
         )
 
     async def _check_task(self, running: _Running) -> None:
-        # Also starts the task that hears of a core's death.
-        if "generate" not in await running.engine.get_supported_tasks():
+        try:
+            # Also starts the task that hears of a core's death.
+            tasks = await running.engine.get_supported_tasks()
+        except running.dead as error:
+            raise self._died() from error
+        if "generate" not in tasks:
             raise EngineError(f"model {self.label!r} does not generate text", "give a causal language model")
 
     def _statistics_logger(self, *_: object) -> _StatisticsLogger:
         return _StatisticsLogger(self.statistics)
 
     def _alive(self) -> _Running:
-        if self._failure is not None:
-            raise self._failure
+        if self._dead_because is not None:
+            raise self._died()
         if self._running is None:
             raise EngineError(f"the engine {self.label!r} is not running", "start it first")
         return self._running
@@ -303,7 +307,7 @@ class VLLMEngine:
         sample = output.outputs[0]
         finish = sample.finish_reason
         if finish not in ("stop", "length"):
-            if self._running is None:
+            if self._processes is None:
                 raise self._died()
             raise EngineError(f"vLLM ended problem {request.problem_id!r} with {finish!r}", retryable=True)
         tokens: Tokens = tuple(sample.token_ids)
@@ -330,15 +334,14 @@ class VLLMEngine:
         )
 
     def _died(self) -> EngineError:
-        if self._running is None:
-            return EngineError(f"the engine {self.label!r} was closed")
-        if self._failure is None:
-            cause = self._processes.root_cause() if self._processes is not None else ""
-            self._failure = EngineError(
-                f"the engine {self.label!r} died: {cause or 'its process ended without a word (killed?)'}",
-                "look for a lack of memory; start again to resume the run",
-            )
-        return self._failure
+        if self._dead_because is None:
+            if self._processes is None:
+                return EngineError(f"the engine {self.label!r} was closed")
+            self._dead_because = self._processes.root_cause() or "its process ended without a word (killed?)"
+        return EngineError(
+            f"the engine {self.label!r} died: {self._dead_because}",
+            "look for a lack of memory; start again to resume the run",
+        )
 
 
 def _import_vllm() -> None:

@@ -82,6 +82,7 @@ class Cell:
             "budget": self.budget,
             "seed": self.seed,
             "draws": self.subject.draws,
+            "price": dict(self.price),
             "n_problems": len(self.subject.problem_ids),
             "oracle": is_oracle(solver),
             "parameters": self.subject.parameters,

@@ -15,7 +15,7 @@ from ttc.core.protocols import Strategy
 from ttc.core.types import Answer, Completion, Problem, Status, StopReason
 from ttc.run.context import AnswerReader, Meter, MeteredContext, World
 from ttc.run.ledger import Ledger
-from ttc.run.watchdog import deadline
+from ttc.run.watchdog import DeadlineError, deadline
 
 Verdict = bool | Literal["timeout", "error"]
 
@@ -72,13 +72,16 @@ async def _solve_draw(attempt: Attempt, draw: int, total: Ledger) -> Outcome:
     answer, verdicts, error = None, list[Verdict](), None
     try:
         with deadline(attempt.timeout_s):
-            async with asyncio.timeout(attempt.timeout_s):
+            async with asyncio.timeout(attempt.timeout_s) as limit:
                 answer = await attempt.strategy.solve(attempt.problem, ctx)
                 _check(answer)
         wall_s = time.perf_counter() - started
         verdicts = await attempt.judge.verdicts(attempt.problem.id, draw, answer.candidates)
-    except TimeoutError:
-        status, error = "timeout", f"no answer within {attempt.timeout_s:g} s"
+    except TimeoutError as failure:
+        if limit.expired() or isinstance(failure, DeadlineError):
+            status, error = "timeout", f"no answer within {attempt.timeout_s:g} s"
+        else:
+            status, error = "error", f"{type(attempt.strategy).__name__} raised TimeoutError: {failure}"
     except (ConfigError, StorageError):
         raise
     except TtcError as failure:

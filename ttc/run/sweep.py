@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -91,6 +92,10 @@ class _Sweep:
         self.config, self.cells, self.run, self.observer = plan.config, plan.cells, run, observer
         replay = run.replay()
         self.done = {key: row for key, row in replay.records.items() if row.get("status") != "error"}
+        self.failed_spend = Counter[str]()
+        for (cell_id, _), row in replay.records.items():
+            if row.get("status") == "error":  # tried again, but what it spent stays spent
+                self.failed_spend[cell_id] += max(row.get("draw_spent") or [0])
         self.begun = {str(e["cell"]) for e in replay.events if e.get("kind") == "cell"}
         self.ended = {str(e["cell"]) for e in replay.events if e.get("kind") == "cell_end"}
         for place in replay.damaged:
@@ -154,6 +159,8 @@ class _Sweep:
         for row in done.values():
             for ledger, spent in zip(totals, row["draw_spent"], strict=True):
                 ledger.spent += spent
+        for ledger in totals:
+            ledger.spent = min(ledger.limit, ledger.spent + self.failed_spend[cell.id])
         world = World(
             engine=engine,
             reader=judge,

@@ -25,6 +25,10 @@ class Overdue(BaseException):
     """Raised inside a strategy whose time is up; not an Exception, so that `except Exception` does not keep it."""
 
 
+class DeadlineError(TimeoutError):
+    """A block outlived its `deadline`."""
+
+
 @dataclass(slots=True)
 class _Limit:
     ends: float
@@ -40,7 +44,7 @@ def deadline(seconds: float) -> Iterator[None]:
     """Let `watching` interrupt this block, and all it starts, once it has taken longer.
 
     Raises:
-        TimeoutError: it was interrupted.
+        DeadlineError: it was interrupted.
     """
     limit = _Limit(time.monotonic() + seconds)
     token = _LIMIT.set(limit)
@@ -49,7 +53,7 @@ def deadline(seconds: float) -> Iterator[None]:
     except (Overdue, BaseExceptionGroup) as error:
         if not limit.fired:
             raise
-        raise TimeoutError from error
+        raise DeadlineError from error
     finally:
         _LIMIT.reset(token)
 
