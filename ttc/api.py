@@ -19,7 +19,7 @@ from ttc.core.specs import SweepConfig, parse_config
 from ttc.core.types import Example, Message
 from ttc.engines.opening import open_engine, open_reward
 from ttc.run.bench import Bench, live_bench, make_benches
-from ttc.run.collect import save_rows
+from ttc.run.collect import check_room, save_rows
 from ttc.run.context import World
 from ttc.run.ledger import Ledger
 from ttc.run.plan import DEFAULT_MIN_CALL_TOKENS, Cell, make_cells, run_name, spec_id
@@ -125,6 +125,7 @@ def collect_bank(plan: Plan, out: Path, observer: Observer | None = None, comman
     Raises:
         TtcError: with an exit code; what is finished is kept.
     """
+    check_room(plan, out)
     run = RunDir(out / "runs" / spec_id(plan.cells))
     _run(plan, run, observer or Silent(), command)
     run.close()

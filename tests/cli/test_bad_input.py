@@ -37,14 +37,15 @@ lost: the same command goes on where it stopped. `--debug` adds the traceback.
 | exit code | meaning |
 |---|---|
 | 0 | done |
+| 1 | a defect of this program |
 | 2 | the request is wrong: a flag, a key, a name, a combination |
 | 3 | a data set, a bank or a run cannot be read |
-| 4 | the run went through, but more problems failed than `--max-errors` allows |
+| 4 | more problems failed than `--max-errors` allows, and the run stopped there |
 | 5 | a model cannot be loaded or reached, or died |
 | 6 | a folder cannot be written or is in use |
 | 130 | interrupted (Ctrl-C or SIGTERM); run the same command again to go on |
 
-The messages below come from real runs, which a test repeats. `N` and `ID` stand for what differs from run to run.
+The messages below come from real runs, which a test repeats. `N`, `ID` and `PORT` stand for what differs from run to run.
 """
 
 

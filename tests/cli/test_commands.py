@@ -11,6 +11,7 @@ import pytest
 from error_case import bank_sweep, sweep
 
 from ttc.cli.main import run
+from ttc.cli.sweep import command_line
 from ttc.engines.replay import ReplayEngine
 from ttc.store.bank import read_bank
 
@@ -210,6 +211,34 @@ def test_collect_resumes_and_takes_in_another_temperature(folder, capsys):
     assert len(both.pools) == 2
     assert both.pools[name] == first.pools[name]
     assert sum(1 for _ in both.rows()) == 30
+
+
+def test_a_smaller_collection_never_replaces_a_larger_one(folder, capsys):
+    assert ttc(COLLECT) == 0
+    before = list(read_bank(folder / "new").rows())
+    assert ttc(COLLECT.replace("--n 5", "--n 3")) == 6
+    assert ttc(f"{COLLECT} --limit 2") == 6
+    assert "leaves out" in capsys.readouterr().err
+    assert list(read_bank(folder / "new").rows()) == before
+    assert ttc(COLLECT.replace("--n 5", "--n 7")) == 0
+    more = {(row.problem_id, row.sample): row for row in read_bank(folder / "new").rows()}
+    assert len(more) == 21
+    assert all(more[row.problem_id, row.sample].completion_tokens == row.completion_tokens for row in before)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (["sweep", "/a/b/c.yaml", "--out", "run"], "ttc sweep c.yaml --out run"),
+        (["sweep", "--data=/a/b.jsonl"], "ttc sweep --data=b.jsonl"),
+        (["sweep", "--strategies", "/a/x.py:X,~/y.py:Y"], "ttc sweep --strategies x.py:X,y.py:Y"),
+        (["sweep", "--model", "http://localhost:8000/v1#a/b"], "ttc sweep --model 'http://localhost:8000/v1#a/b'"),
+        (["sweep", "--model", "org/name", "--out", "results/run"], "ttc sweep --model org/name --out results/run"),
+    ],
+)
+def test_the_recorded_command_names_no_folder_outside(monkeypatch, given, kept):
+    monkeypatch.setattr("sys.argv", ["ttc", *given])
+    assert command_line() == kept
 
 
 def test_collected_samples_replay_what_ran_live(folder):

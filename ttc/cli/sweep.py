@@ -189,7 +189,11 @@ def command_line() -> str:
     """Return how this was asked for, without paths that lead out of the working directory."""
     from ttc.api import portable_path
 
-    return shlex.join(["ttc", *(portable_path(word) for word in sys.argv[1:])])
+    words = []
+    for word in sys.argv[1:]:
+        flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        words.append(flag + equals + ",".join(portable_path(part) for part in value.split(",")))
+    return shlex.join(["ttc", *words])
 
 
 def tell_result(path: Path, display: Display) -> None:

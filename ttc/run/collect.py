@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ttc.core.errors import StorageError
 from ttc.run.sweep import Plan
 from ttc.store.bank import Bank, Row, read_bank, write_bank
 from ttc.store.rundir import RunDir
@@ -25,6 +26,25 @@ def config_name(plan: Plan) -> str:
     words += [f"{name}={value:g}" for name, value, off in
               (("top_p", s.top_p, 1), ("top_k", s.top_k, 0), ("min_p", s.min_p, 0)) if value != off]  # fmt: skip
     return " ".join(words)
+
+
+def check_room(plan: Plan, bank_folder: Path) -> None:
+    """Refuse a collection that would replace more of a configuration's samples than it draws.
+
+    Raises:
+        StorageError: the bank holds samples of this configuration that the plan does not ask for.
+    """
+    if not (bank_folder / "bank.parquet").exists():
+        return
+    cell, name = plan.cells[0], config_name(plan)
+    asked, n = set(cell.subject.problem_ids), int(cell.strategy.params["n"])
+    pool = read_bank(bank_folder).pools.get(name, {})
+    lost = sum(1 for rows in pool.values() for row in rows if row.problem_id not in asked or row.sample >= n)
+    if lost:
+        raise StorageError(
+            f"{bank_folder} holds {lost:,} samples of {name!r} that this collection leaves out",
+            "ask for at least as many samples and problems, or give another --out",
+        )
 
 
 def save_rows(plan: Plan, run: RunDir, bank_folder: Path) -> Bank:
