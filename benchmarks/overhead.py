@@ -67,7 +67,9 @@ async def through_vllm(engine: VLLMEngine, asked: list[Problem], samples: int, s
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         final: Any = None
-        async for output in llm.generate({"prompt_token_ids": list(problem.prompt.ids)}, params, f"{problem.id}-{index}"):
+        async for output in llm.generate(
+            {"prompt_token_ids": list(problem.prompt.ids)}, params, f"{problem.id}-{index}"
+        ):
             final = output
         return len(final.outputs[0].token_ids)
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_model import EngineLoop, build_tiny_model
+from engine_loop import EngineLoop
 
 from ttc.engines.vllm_engine import VLLMEngine
 from ttc.engines.vllm_profile import VLLMOptions
+from ttc.testing.tiny_model import build_tiny_model
 
 
 @pytest.fixture(scope="session")

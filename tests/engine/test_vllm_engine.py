@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_model import CONTEXT_TOKENS, EngineLoop
+from engine_loop import EngineLoop
 
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.protocols import Engine
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Sampling
 from ttc.engines.fingerprint import count_parameters
 from ttc.engines.vllm_engine import VLLMEngine
+from ttc.testing.tiny_model import CONTEXT_TOKENS
 
 pytestmark = pytest.mark.engine
 

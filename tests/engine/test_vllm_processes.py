@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny_model import EngineLoop
+from engine_loop import EngineLoop
 
 from ttc.core.errors import EngineError
 from ttc.core.types import GenRequest, Prompt, Sampling

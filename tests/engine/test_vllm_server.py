@@ -13,12 +13,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny_model import CONTEXT_TOKENS, EngineLoop
+from engine_loop import EngineLoop
 
 from ttc.core.errors import EngineError
 from ttc.core.types import GenRequest, Message, Prompt, Sampling
 from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
 from ttc.engines.vllm_engine import VLLMEngine
+from ttc.testing.tiny_model import CONTEXT_TOKENS
 
 pytestmark = pytest.mark.engine
 

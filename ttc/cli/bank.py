@@ -23,6 +23,7 @@ def collect(
     out: Annotated[Path, typer.Option(help="Bank folder; another model or temperature joins what is there.")],
     data: Annotated[Path | None, typer.Option(help="Local JSONL or Parquet file with the task's rows.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of the task's data set.")] = None,
+    label: Annotated[str | None, typer.Option(help="What the model is called in the bank.")] = None,
     prm: Annotated[str | None, typer.Option(help="Reward model that scores every sample.")] = None,
     temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.7,
     max_tokens: Annotated[int, typer.Option(min=1, help="Cap of one completion, in tokens.")] = 512,
@@ -50,7 +51,7 @@ def collect(
         collect_config(
             {
                 "tasks": [{"name": task, **{key: value for key, value in given.items() if value is not None}}],
-                "models": [model],
+                "models": [{"path": model, "label": label}],
                 "prm": prm,
                 "sampling": sampling,
                 "seed": seed,

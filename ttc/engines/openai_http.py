@@ -339,10 +339,15 @@ class OpenAIEngine:
         if isinstance(error, openai.APIConnectionError):
             cause = " ".join(str(error.__cause__ or "").split())
             return EngineError(
-                f"cannot reach {self._host}{f': {cause}' if cause else ''}", "is the server running?", retryable=True
+                f"cannot reach {self._host}{f': {cause}' if cause else ''}",
+                "is the server running?",
+                retryable=True,
+                fatal=True,
             )
         if status in (401, 403):
-            return EngineError(f"{self._host} refuses the key ({status})", "set OPENAI_API_KEY to a valid key")
+            return EngineError(
+                f"{self._host} refuses the key ({status})", "set OPENAI_API_KEY to a valid key", fatal=True
+            )
         if status == 404:
             return EngineError(f"{self._host} knows no such address or model {options.model!r} (404): {said}")
         if status == 429:

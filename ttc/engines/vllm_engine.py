@@ -336,11 +336,12 @@ class VLLMEngine:
     def _died(self) -> EngineError:
         if self._dead_because is None:
             if self._processes is None:
-                return EngineError(f"the engine {self.label!r} was closed")
+                return EngineError(f"the engine {self.label!r} was closed", fatal=True)
             self._dead_because = self._processes.root_cause() or "its process ended without a word (killed?)"
         return EngineError(
             f"the engine {self.label!r} died: {self._dead_because}",
             "look for a lack of memory; start again to resume the run",
+            fatal=True,
         )
 
 

@@ -37,8 +37,11 @@ class CoreProcesses:
 
     def __init__(self, *, capture: bool) -> None:
         self.capture = capture
-        self._file = tempfile.NamedTemporaryFile(prefix="ttc-engine-", suffix=".log")  # noqa: SIM115 (closed by `end`)
-        self._others: set[int] = set()
+        descriptor, name = tempfile.mkstemp(prefix="ttc-engine-", suffix=".log")
+        self._path = Path(name)
+        self._log = os.fdopen(descriptor, "rb")
+        self._others: set[int] | None = None
+        """Children that were there before; None but while launching, when new ones are ours."""
         self._groups: set[int] = set()
 
     @contextlib.contextmanager
@@ -50,7 +53,7 @@ class CoreProcesses:
         variables = {
             "TTC_ENGINE_OWNER": str(os.getpid()),
             "TTC_ENGINE_PYTHON": sys.executable,
-            "TTC_ENGINE_LOG": self._file.name if self.capture else "",
+            "TTC_ENGINE_LOG": str(self._path) if self.capture else "",
         }
         with _spawning:
             resource_tracker.ensure_running()  # shared by the whole program, so not through the launcher
@@ -66,15 +69,15 @@ class CoreProcesses:
                 multiprocessing.spawn.set_executable(plain)
                 _restore_environment(before)  # vLLM sets LD_PRELOAD, which would reach every later subprocess
                 self._find_groups()
+                self._others = None
+                self._path.unlink(missing_ok=True)  # open here and there: a killed owner leaves no file behind
 
     def root_cause(self) -> str:
         """Return the line that says why a process failed, or an empty string where none says it."""
-        if self._file.closed:
+        if self._log.closed:
             return ""
-        size = os.fstat(self._file.fileno()).st_size
-        with Path(self._file.name).open("rb") as log:
-            log.seek(max(0, size - _LOG_TAIL_BYTES))
-            lines = log.read().decode(errors="replace").splitlines()
+        self._log.seek(max(0, os.fstat(self._log.fileno()).st_size - _LOG_TAIL_BYTES))
+        lines = self._log.read().decode(errors="replace").splitlines()
         found = (_ERROR_LINE.search(line.rstrip()) for line in lines)
         causes = [f"{match[1].rpartition('.')[2]}: {match[2]}" for match in found if match is not None]
         return next((cause for cause in causes if not _SYMPTOMS.search(cause)), "")
@@ -93,11 +96,24 @@ class CoreProcesses:
     def end(self) -> None:
         """End what is left of the processes and forget their output. Doing it twice is no error."""
         self.kill()
-        self._file.close()
+        self._log.close()
+        self._path.unlink(missing_ok=True)
 
     def _find_groups(self) -> None:
-        new = {child.pid for child in psutil.Process().children()} - self._others
-        self._groups |= {pid for pid in new if _group(pid) == pid}
+        if self._others is None:
+            return
+        for child in psutil.Process().children():
+            if child.pid not in self._others and _group(child.pid) == child.pid and _is_core(child):
+                self._groups.add(child.pid)
+
+
+def _is_core(process: psutil.Process) -> bool:
+    # vLLM's processes soon write a title of their own over their command.
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return "multiprocessing" in command or command.startswith(os.environ.get("VLLM_PROCESS_NAME_PREFIX", "VLLM"))
 
 
 def _group(pid: int) -> int | None:

@@ -180,8 +180,9 @@ class _Sweep:
         started = time.perf_counter()
         hits = await self._run_attempts(cell, attempts)
         wall_s: float | None = time.perf_counter() - started
-        if hits or self.config.overlap or done:
-            wall_s = None  # time means nothing where samples were stored, cells overlapped, or the cell was interrupted
+        if hits or self.config.overlap or done or "live" not in engine.capabilities:
+            # Time means nothing where samples were stored or recorded, cells overlapped, or one was interrupted.
+            wall_s = None
         self.journal.append({"kind": "cell_end", "cell": cell.id, "wall_s": wall_s})
         self.observer.cell_finished(cell, wall_s)
 

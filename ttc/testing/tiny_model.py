@@ -1,15 +1,10 @@
-"""A random model that starts in seconds, and a loop to run engines on."""
+"""A random model that starts in seconds, for tests and benchmarks of engines. Its answers mean nothing."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
 
 CONTEXT_TOKENS = 512
-T = TypeVar("T")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -52,21 +47,3 @@ def build_tiny_model(folder: Path, chat_template: str | None = CHAT_TEMPLATE) ->
     )
     torch.manual_seed(7)
     Qwen2ForCausalLM(config).float().save_pretrained(folder)
-
-
-class EngineLoop:
-    """An event loop in a thread of its own, so that one engine serves every test."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, T], timeout_s: float = 120.0) -> T:
-        """Run a coroutine to its end."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
