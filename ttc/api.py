@@ -13,7 +13,7 @@ from typing import Any
 
 from ttc.core.errors import ConfigError, DataError, TtcError
 from ttc.core.identity import identity
-from ttc.core.protocols import Dataset, Task
+from ttc.core.protocols import Dataset, HasWeights, Task
 from ttc.core.registry import load
 from ttc.core.specs import SweepConfig, parse_config
 from ttc.core.types import Example, Message
@@ -217,6 +217,11 @@ def _begin(run: RunDir, plan: Plan, command: str) -> None:
                                   "max_tokens": s.sampling.max_tokens} for s in subjects},
             "sources": {bench.subject.task: dict(bench.source) for bench in plan.benches},
             "models": {s.model: s.engine_fingerprint for s in subjects},
+            "weights": {
+                bench.engine.label: bench.engine.weights_sha256()
+                for bench in plan.benches
+                if isinstance(bench.engine, HasWeights)
+            },
             "reward": plan.benches[0].reward.label if plan.benches[0].reward is not None else None,
             "cells": [cell.id for cell in plan.cells],
         },

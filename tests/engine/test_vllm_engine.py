@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from engine_loop import EngineLoop
 
 from ttc.core.errors import ConfigError, EngineError
-from ttc.core.protocols import Engine
+from ttc.core.protocols import Engine, HasWeights
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Sampling
 from ttc.engines.fingerprint import count_parameters
 from ttc.engines.vllm_engine import VLLMEngine
@@ -62,6 +63,8 @@ def test_is_an_engine(engine: VLLMEngine, tiny_model: Path) -> None:
     assert typed.parameters == count_parameters(tiny_model)
     assert typed.capabilities == {"live", "extends", "temperature", "top_logprobs"}
     assert typed.fingerprint.startswith("sha256:")
+    assert isinstance(engine, HasWeights)
+    assert engine.weights_sha256() == hashlib.sha256((tiny_model / "model.safetensors").read_bytes()).hexdigest()
 
 
 def test_renders_the_chat_template_with_the_assistants_header(engine: VLLMEngine, tiny_model: Path) -> None:

@@ -64,6 +64,14 @@ class Engine(Protocol):
         """Stop every process this engine started."""
 
 
+@runtime_checkable
+class HasWeights(Protocol):
+    """An engine that can name the weights it serves, for the record."""
+
+    def weights_sha256(self) -> str | None:
+        """Return the SHA-256 of the weights, None where they are too large to read whole."""
+
+
 class RewardModel(Protocol):
     """Scores steps. One number in [0, 1] a step; the last one judges the whole response."""
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ttc.core.errors import ConfigError, EngineError
@@ -23,6 +24,7 @@ from ttc.engines.fingerprint import (
     has_chat_template,
     model_label,
     read_config,
+    weights_sha256,
 )
 from ttc.engines.vllm_process import CoreProcesses
 from ttc.engines.vllm_profile import VLLMOptions, engine_arguments, engine_fingerprint, set_environment
@@ -120,6 +122,11 @@ class VLLMEngine:
         self._folder = str(folder)
         self.parameters = count_parameters(folder)
         self.fingerprint = engine_fingerprint(self._options, fingerprint_folder(folder))
+
+    def weights_sha256(self) -> str | None:
+        """Return the SHA-256 of the weights, None where they are too large to read whole."""
+        self.prepare()
+        return weights_sha256(Path(self._folder)) if self.fingerprint.startswith("sha256:") else None
 
     async def start(self) -> None:
         """Load the model. Raises EngineError with its cause."""

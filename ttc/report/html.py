@@ -99,6 +99,8 @@ def provenance(manifest: Mapping[str, Any], environment: Mapping[str, Any], tabl
         "Command": manifest.get("command"),
         "Data set": _several(c["task"] for c in cells),
         "Model": _several(c["model"] for c in cells),
+        "Weights (SHA-256)": _several((manifest.get("weights") or {}).values()),
+        "Rows": _several(_source_text(source) for source in (manifest.get("sources") or {}).values()),
         "Problems": manifest.get("n_problems"),
         "Limit": manifest.get("limit"),
         "Seed": manifest.get("seed", _several(c["seed"] for c in cells)),
@@ -116,8 +118,15 @@ def provenance(manifest: Mapping[str, Any], environment: Mapping[str, Any], tabl
     return [(name, plain(_words(value))) for name, value in facts.items() if value not in (None, "")]
 
 
+def _source_text(source: Any) -> str:
+    """Return where a task's rows came from; the wording of its prompt is in the manifest."""
+    if not isinstance(source, Mapping):
+        return str(source)
+    return ", ".join(f"{key} {value}" for key, value in source.items() if key not in ("prompt_template", "checker"))
+
+
 def _several(values: Any) -> str:
-    return ", ".join(dict.fromkeys(str(value) for value in values))
+    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
 
 
 def _words(value: object) -> str:
