@@ -27,7 +27,7 @@ from ttc.run.solve import Attempt, record, solve
 from ttc.run.sweep import Observer, Plan, run_sweep
 from ttc.run.watchdog import watching
 from ttc.store.bank import Bank
-from ttc.store.env import capture_environment
+from ttc.store.env import capture_environment, now
 from ttc.store.rundir import RunDir, find_run
 
 RESULTS = Path("results")
@@ -167,13 +167,13 @@ def _run(plan: Plan, run: RunDir, observer: Observer, command: str) -> None:
     try:
         ran = asyncio.run(_interruptible(plan, run, observer))
     except TtcError as error:
-        run.log(f"{_now()} stopped: {error.message}")
+        run.log(f"{now()} stopped: {error.message}")
         raise
     if not ran:
         observer.note(f"nothing is left to run: every cell in {run.path} is finished")
     manifest = run.read_manifest()
     if ran or manifest.get("state") != "finished":
-        run.write_json("manifest.json", {**manifest, "state": "finished", "finished_at": _now()})
+        run.write_json("manifest.json", {**manifest, "state": "finished", "finished_at": now()})
 
 
 async def _interruptible(plan: Plan, run: RunDir, observer: Observer) -> bool:
@@ -195,7 +195,7 @@ def _begin(run: RunDir, plan: Plan, command: str) -> None:
     manifest = run.read_manifest()
     if "started_at" in manifest:
         if manifest.get("state") != "finished":
-            restart = {"at": _now(), "reserved_tokens": _in_flight(run.replay().events)}
+            restart = {"at": now(), "reserved_tokens": _in_flight(run.replay().events)}
             manifest["restarts"] = [*manifest.get("restarts", []), restart]
             run.write_json("manifest.json", manifest)
         return
@@ -207,7 +207,7 @@ def _begin(run: RunDir, plan: Plan, command: str) -> None:
         {
             **manifest,
             "command": command,
-            "started_at": _now(),
+            "started_at": now(),
             "seed": config.seed,
             "limit": config.limit,
             "n_problems": {s.task: len(s.problem_ids) for s in subjects},
@@ -261,10 +261,6 @@ def portable_path(text: str) -> str:
     if "://" in text or not (text.startswith(("/", "~")) or ".." in Path(text).parts):
         return text
     return Path(text).name
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def existing_run(path: Path) -> RunDir:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -69,11 +70,13 @@ class Progress:
     display: Display
     finished_cells: int = 0
     problems_done: int = 0
-    problems_resumed: int = 0
     live: dict[str, CellState] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    generated: int = 0
-    _window: list[tuple[float, int]] = field(default_factory=list)
+    _offered: int = 0
+    """Budget tokens of the problems that are done: the work behind."""
+    _resumed: int = 0
+    """Of these, what an earlier run did."""
+    _window: deque[tuple[float, int]] = field(default_factory=deque)
 
     def __enter__(self) -> Self:
         self.display.__enter__()
@@ -94,28 +97,18 @@ class Progress:
         """Return the speed over the last seconds."""
         now = time.monotonic()
         while self._window and now - self._window[0][0] > SPEED_WINDOW_S:
-            self._window.pop(0)
+            self._window.popleft()
         span = now - max(self.started, now - SPEED_WINDOW_S)
         return sum(count for _, count in self._window) / span if span > 0 else 0.0
 
     @property
     def eta_s(self) -> float | None:
-        """Return the seconds left at the pace so far: work is counted in budget tokens not yet offered."""
-        total = sum(cell.total_tokens for cell in self.cells)
-        fresh = self.problems_done - self.problems_resumed
+        """Return the seconds left at the pace so far, None before anything is done."""
+        fresh = self._offered - self._resumed
         if not fresh:
             return None
-        share = self._offered() / total
-        resumed = self._resumed / total
-        if share <= resumed:
-            return None
-        return (time.monotonic() - self.started) * (1 - share) / (share - resumed)
-
-    _offered_tokens: float = 0.0
-    _resumed: float = 0.0
-
-    def _offered(self) -> float:
-        return self._offered_tokens
+        left = sum(cell.total_tokens for cell in self.cells) - self._offered
+        return (time.monotonic() - self.started) * left / fresh
 
     def note(self, text: str) -> None:
         """Show a line."""
@@ -128,8 +121,7 @@ class Progress:
             state.add(row)
         self.live[cell.id] = state
         self.problems_done += len(done)
-        self.problems_resumed += len(done)
-        self._offered_tokens += cell.budget * len(done)
+        self._offered += cell.budget * len(done)
         self._resumed += cell.budget * len(done)
         if done:
             self.display.line(
@@ -138,7 +130,6 @@ class Progress:
 
     def tokens(self, count: int) -> None:
         """Count tokens for the speed."""
-        self.generated += count
         now = time.monotonic()
         if self._window and now - self._window[-1][0] < 0.2:
             self._window[-1] = (self._window[-1][0], self._window[-1][1] + count)
@@ -150,7 +141,7 @@ class Progress:
         """Count one problem."""
         self.live[cell.id].add(row)
         self.problems_done += 1
-        self._offered_tokens += cell.budget
+        self._offered += cell.budget
         if row["status"] == "error":
             self.display.line(
                 f"{_name(cell)}: problem {row['problem_id']} failed: {row.get('error', 'the grader failed')}"

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from ttc.core.errors import FailedProblemsError, StorageError, TtcError
@@ -21,6 +20,7 @@ from ttc.run.context import Prices, World
 from ttc.run.ledger import Ledger
 from ttc.run.plan import Cell, lacking
 from ttc.run.solve import Attempt, Judge, record, solve
+from ttc.store.env import now
 from ttc.store.journal import JournalWriter
 from ttc.store.rundir import RunDir
 
@@ -211,7 +211,7 @@ class _Sweep:
             self.observer.problem_finished(cell, row)
             if row["status"] == "error":
                 failed.append(f"{attempt.problem.id}: {row.get('error', 'the grader failed')}")
-                self.run.log(f"{_now()} cell {cell.id} problem {failed[-1]}")
+                self.run.log(f"{now()} cell {cell.id} problem {failed[-1]}")
                 if len(failed) > allowed:
                     raise FailedProblemsError(
                         f"{len(failed)} problems failed, {self.config.max_errors} are allowed; the last one:"
@@ -258,7 +258,3 @@ async def _together(coroutines: Sequence[Any]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -19,7 +19,7 @@ def capture_environment() -> dict[str, Any]:
     import psutil
 
     return {
-        "captured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "captured_at": now(),
         "python": platform.python_version(),
         "system": platform.system(),
         "release": platform.release(),
@@ -31,6 +31,11 @@ def capture_environment() -> dict[str, Any]:
         "packages": {name: found for name in PACKAGES if (found := package_version(name)) is not None},
         "commit": _commit(),
     }
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def package_version(name: str) -> str | None:
