@@ -290,5 +290,6 @@ def running(pid: int) -> bool:
 
 
 def grader_workers() -> list[psutil.Process]:
-    """Return the fork server's children: the server and the resource tracker are direct children."""
-    return [worker for child in psutil.Process().children() for worker in child.children(recursive=True)]
+    """Return the fork server's children; an engine of other tests may have children of its own."""
+    servers = [child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline())]
+    return [worker for server in servers for worker in server.children(recursive=True)]

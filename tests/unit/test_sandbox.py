@@ -120,8 +120,11 @@ def test_big_files_and_full_disks_fail():
 
 def test_the_working_directory_can_be_written_and_is_gone_afterwards():
     before = set(os.listdir(tempfile.gettempdir()))
-    result = run("import os\nopen('here', 'w').write('x')\nprint(os.listdir('.'))")
-    assert (result.status, result.output) == ("ok", "['here']\n")
+    # Where the interpreter lies below the hidden /tmp, its way there is seen as well.
+    result = run(
+        "import os\nprint('here' in os.listdir('.'))\nopen('here', 'w').write('x')\nprint('here' in os.listdir('.'))"
+    )
+    assert (result.status, result.output) == ("ok", "False\nTrue\n")
     left = set(os.listdir(tempfile.gettempdir())) - before
     assert not [name for name in left if name.startswith("ttc-sandbox-")]
 
