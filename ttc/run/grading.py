@@ -13,6 +13,7 @@ import resource
 import signal
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
@@ -170,6 +171,7 @@ class _Pool:
         self._time_limit_s = time_limit_s
         self._pool: ProcessPool | None = None
         self._hanging: set[str] = set()
+        self._pending: set[Future[Any]] = set()
 
     async def read(
         self, texts: Sequence[str], known: Mapping[str, str], first: Sequence[str]
@@ -238,6 +240,8 @@ class _Pool:
             )
         bounded = (function, self._time_limit_s + _ORPHAN_S, *arguments)
         future = self._pool.schedule(_bounded, args=bounded, timeout=self._time_limit_s)
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
         result: T = await asyncio.wrap_future(future)
         return result
 
@@ -247,6 +251,9 @@ class _Pool:
             self._pool.stop()
             self._pool.join()
             self._pool = None
+        # A call that was handed over in the very moment of stopping is answered by nobody else.
+        for future in list(self._pending):
+            future.cancel()
 
 
 _worker_checker: Checker
