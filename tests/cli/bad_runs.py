@@ -73,7 +73,8 @@ def endpoint(statuses: dict[str, int]) -> Callable[[Path], contextlib.AbstractCo
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(OSError):  # the program may have left meanwhile
+                    self.wfile.write(body)
 
             do_GET = do_POST = answer  # noqa: N815 - the names that http.server calls
 
