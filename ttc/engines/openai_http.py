@@ -96,7 +96,7 @@ class OpenAIEngine:
         try:
             await self._find_model(self._client)
             self._takes_tokens = await self._probe_tokens(self._client)
-        except BaseException:
+        except BaseException:  # cancelled as well: a start that did not end well leaves nothing open; raised again
             await self.close()
             raise
         if self._takes_tokens:

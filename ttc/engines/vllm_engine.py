@@ -139,7 +139,7 @@ class VLLMEngine:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._launch, self._processes)
             running = self._alive()
             await self._check_task(running)
-        except BaseException:
+        except BaseException:  # cancelled as well: a start that did not end well leaves no process; raised again
             await self.close()
             raise
         self.context_tokens = running.context_tokens
