@@ -1,4 +1,4 @@
-"""`ttc report` and `ttc show`: from a run folder to tables, pictures and single problems."""
+"""`ttc report`, `leaderboard`, `compare` and `show`: from run folders to tables, pictures, verdicts and problems."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from ttc.core.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     from ttc.report.leaderboard import Section
+    from ttc.report.merge import Loaded
+    from ttc.report.verdict import Selector
     from ttc.store.rundir import RunDir
 
 SHOWN_CHARACTERS = 600
@@ -20,13 +22,21 @@ SHOWN_CHARACTERS = 600
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command("report")(report)
+    app.command("leaderboard")(leaderboard)
+    app.command("compare")(compare)
     app.command("show")(show)
+
+
+Baseline = Annotated[
+    str | None, typer.Option(help="What everything is compared with: a strategy, or STRATEGY/ALLOCATOR.")
+]
 
 
 def report(
     run: Annotated[list[Path], typer.Argument(help="Run folder.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the report; <run>/report without it.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the tables from the journal again.")] = False,
+    baseline: Baseline = None,
 ) -> None:
     """Write a run's tables, Pareto picture, leaderboard and page."""
     from ttc.api import existing_run
@@ -35,23 +45,72 @@ def report(
     if len(run) > 1 and out is not None:
         raise ConfigError(f"--out names one folder, {len(run)} runs are given", "report them one by one")
     for path in run:
-        built = build_report(existing_run(path), out, rebuild)
+        built = build_report(existing_run(path), out, rebuild, baseline)
         typer.echo(leaderboard_text(path, built.sections, built.notes))
         typer.echo(f"report: {built.html}")
+
+
+def leaderboard(
+    run: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for a joint report; none is written without it.")] = None,
+    baseline: Baseline = None,
+) -> None:
+    """Join runs that may be compared into one leaderboard; what may not is kept apart, with the reason."""
+    from ttc.api import existing_run
+    from ttc.report.build import write_report
+    from ttc.report.leaderboard import leaderboard as sections_of
+    from ttc.report.merge import load, merge
+
+    content = merge(load([existing_run(path) for path in run]))
+    if out is None:
+        typer.echo(sections_text(sections_of(content.tables, baseline), content.notes))
+        return
+    built = write_report(content, out, baseline)
+    typer.echo(sections_text(built.sections, built.notes))
+    typer.echo(f"report: {built.html}")
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="RUN, or RUN:STRATEGY[/ALLOCATOR], each with @BUDGET or without.")],
+    b: Annotated[str, typer.Argument(help="The other side, in the same form.")],
+) -> None:
+    """Say whether A or B is better: paired by problem, at equal realised tokens, with the interval."""
+    from ttc.report.verdict import paired_sides, sides, verdicts
+
+    (loaded_a, chosen_a), (loaded_b, chosen_b) = _selected(a), _selected(b)
+    faced = paired_sides((loaded_a, sides(loaded_a, chosen_a)), (loaded_b, sides(loaded_b, chosen_b)))
+    typer.echo("\n\n".join("\n".join(verdict.lines) for verdict in verdicts(faced)))
+
+
+def _selected(text: str) -> tuple[Loaded, Selector]:
+    from ttc.api import RESULTS, existing_run
+    from ttc.report.merge import load
+    from ttc.report.verdict import parse_selector
+
+    selector = parse_selector(text, is_run=Path(text).exists() or (RESULTS / text).is_dir())
+    (loaded,) = load([existing_run(Path(selector.run))])
+    return loaded, selector
 
 
 def leaderboard_text(path: Path, sections: Sequence[Section] | None = None, notes: Sequence[str] = ()) -> str:
     """Return a run's leaderboard as plain text, one table for each task and model."""
     from ttc.api import existing_run
     from ttc.report.aggregate import load_tables
-    from ttc.report.leaderboard import HEADERS, headline, leaderboard, texts
+    from ttc.report.leaderboard import leaderboard as sections_of
 
     if sections is None:
-        sections = leaderboard(load_tables(existing_run(path)))
+        sections = sections_of(load_tables(existing_run(path)))
+    return sections_text(sections, notes)
+
+
+def sections_text(sections: Sequence[Section], notes: Sequence[str] = ()) -> str:
+    """Return leaderboards as plain text."""
+    from ttc.report.leaderboard import HEADERS, headline
+
     lines = list(notes)
     for section in sections:
         lines += ["", section.title, headline(section), ""]
-        lines += aligned([HEADERS, *(texts(row) for row in section.rows)])
+        lines += aligned([HEADERS, *(shown for _, shown in section.grid().shown())])
     return "\n".join(lines).lstrip("\n")
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ttc.core.errors import DataError, StorageError
 from ttc.core.identity import sample_seed
-from ttc.report.stats import bootstrap_mean, wilson
+from ttc.metrics.statistics import bootstrap_mean, wilson
 from ttc.store.rundir import RunDir
-from ttc.store.tables import SCHEMAS, TableName, read_table, rows_of, to_table, write_table
+from ttc.store.tables import SCHEMAS, TableName, read_table, to_table, write_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,6 +35,8 @@ class Tables:
     records: pa.Table
     candidates: pa.Table
     allocation: pa.Table
+    problems: pa.Table
+    """What the task said of its problems; empty for a run that did not record it."""
     incomplete: frozenset[str]
     """Cells that did not end, or that lack records: their numbers may still change."""
     empty_cells: int = 0
@@ -78,6 +80,7 @@ def compact(run: RunDir) -> Tables:
         records=records_table,
         candidates=_table("candidates", list(_nested(records, "candidates"))),
         allocation=_table("allocation", list(_nested(records, "allocation"))),
+        problems=_problems(run),
         incomplete=frozenset(
             c for c, rows in filled.items() if c not in ends or len(rows) < (cells[c].get("n_problems") or 0)
         ),
@@ -214,6 +217,10 @@ def load_tables(run: RunDir, *, rebuild: bool = False) -> Tables:
     return compact(run)
 
 
+def _problems(run: RunDir) -> pa.Table:
+    return read_table(path) if (path := run.table("problems")).is_file() else to_table("problems", [])
+
+
 def _read_tables(run: RunDir) -> Tables:
     cells, records, candidates, allocation = (read_table(run.table(name)) for name in TABLES)
     for name, table in zip(TABLES, (cells, records, candidates, allocation), strict=True):
@@ -226,16 +233,8 @@ def _read_tables(run: RunDir) -> Tables:
         records=records,
         candidates=candidates,
         allocation=allocation,
+        problems=_problems(run),
         incomplete=frozenset(notes.get("incomplete", ())),
         empty_cells=notes.get("empty_cells", 0),
         lost=notes.get("lost", 0),
     )
-
-
-def scores_by_cell(records: pa.Table) -> dict[str, dict[str, float]]:
-    """Return the score of every problem that did not fail, by cell and problem id."""
-    scores: dict[str, dict[str, float]] = {}
-    for row in rows_of(records.select(["cell", "problem_id", "score", "status"])):
-        if row["status"] != "error":
-            scores.setdefault(row["cell"], {})[row["problem_id"]] = score_of(row)
-    return scores

@@ -8,8 +8,8 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ttc.metrics.frontier import frontier
 from ttc.report.labels import Series, allocator_labels, plain, series_of, strategy_labels
-from ttc.report.pareto import frontier
 from ttc.store.tables import rows_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ INK = "#333333"
 GRID = "#DDDDDD"
 FRONTIER = "#888888"
 HALO = "#88888855"
+BRAND = "#B35A00"
 LABEL_WIDTH = 56
 PANEL_WIDTH, PANEL_HEIGHT, LEGEND_ROW_HEIGHT = 6.4, 4.2, 0.22
 # Longest label, in characters, with which two columns of the legend fit a panel's width at its font size.
@@ -36,6 +37,7 @@ FRONTIER_LABEL = "Pareto frontier"
 class Point:
     """One cell: realised tokens per problem, accuracy and its interval."""
 
+    cell: str
     tokens: float
     accuracy: float
     low: float
@@ -93,7 +95,7 @@ def _curves(rows: Sequence[dict[str, Any]], labels: dict[str, str]) -> tuple[Cur
         by_curve.setdefault((series_of(row), row["oracle"], row["seed"]), []).append(row)
     curves = []
     for (series, oracle, seed), members in by_curve.items():
-        points = [Point(r["tokens_per_problem"], r["accuracy"], r["ci_low"], r["ci_high"]) for r in members]
+        points = [Point(r["cell"], r["tokens_per_problem"], r["accuracy"], r["ci_low"], r["ci_high"]) for r in members]
         ordered = tuple(sorted(points, key=lambda p: p.tokens))
         curves.append(Curve(series, labels[members[0]["cell"]], oracle, seed, ordered))
     return tuple(curves)
@@ -109,17 +111,18 @@ def _frontier(rows: Sequence[dict[str, Any]]) -> tuple[tuple[float, float], ...]
     return tuple((costs[i], values[i]) for i in frontier(costs, values))
 
 
-def pareto_figure(cells: pa.Table, incomplete: Set[str] = frozenset()) -> Figure:
+def pareto_figure(cells: pa.Table, incomplete: Set[str] = frozenset(), *, limited: bool = False) -> Figure:
     """Draw accuracy against realised tokens per problem, one panel for each (task, model).
 
-    Oracle curves are dashed, marked, and left out of the frontier. The legend stands below the panels.
+    Oracle curves are dashed, marked, and left out of the frontier. The legend stands below the panels. A limited run
+    says so in every panel.
     """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     content = panels(cells, incomplete)
-    styles = _styles(content)
+    styles = curve_styles(content)
     columns = min(len(content), 2) or 1
     lines = -(-len(content) // columns) or 1
     # Labels come from users: a dollar sign in one is no formula.
@@ -131,7 +134,10 @@ def pareto_figure(cells: pa.Table, incomplete: Set[str] = frozenset()) -> Figure
         FigureCanvasAgg(figure)
         handles: dict[str, Any] = {}
         for index, panel in enumerate(content):
-            _draw_panel(figure.add_subplot(lines, columns, index + 1), panel, styles, handles)
+            axes = figure.add_subplot(lines, columns, index + 1)
+            _draw_panel(axes, panel, styles, handles)
+            if limited:
+                axes.text(0.99, 0.02, "LIMITED RUN", transform=axes.transAxes, ha="right", color=BRAND, weight="bold")
         if handles:
             names = [_shown(label) for label in handles]
             figure.legend(handles.values(), names, loc="outside lower center", ncols=legend_columns, fontsize=9,
@@ -139,7 +145,8 @@ def pareto_figure(cells: pa.Table, incomplete: Set[str] = frozenset()) -> Figure
     return figure
 
 
-def _styles(content: Sequence[Panel]) -> dict[str, tuple[str, str]]:
+def curve_styles(content: Sequence[Panel]) -> dict[str, tuple[str, str]]:
+    """Return colour and marker of each curve's label, the same in every picture of a report."""
     # One colour a strategy, one marker a curve: allocators of a strategy stay recognisable as relatives.
     strategies = dict.fromkeys(curve.series[:2] for panel in content for curve in panel.curves)
     colours = {strategy: COLOURS[i % len(COLOURS)] for i, strategy in enumerate(strategies)}

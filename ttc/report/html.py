@@ -1,34 +1,65 @@
-"""The one-file report: no network, no script, everything escaped."""
+"""The one-file report: no network, one script whose hash the page allows, everything a model wrote escaped."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any
 
-from ttc.report.aggregate import UNANSWERED, Tables
+from ttc.report.aggregate import Tables
+from ttc.report.chart import script_json
+from ttc.report.examples import ProblemView
 from ttc.report.figures import GRID, INK
+from ttc.report.grid import Grid, sort_key
 from ttc.report.labels import plain
-from ttc.report.leaderboard import HEADERS, READING, Section, headline, texts
+from ttc.report.leaderboard import READING, Section, headline
+from ttc.report.pictures import Picture
 from ttc.store.tables import rows_of
 
 Facts = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
+class Chapter:
+    """What the page says of one task and model below the leaderboard."""
+
+    section: Section
+    difficulty: Grid | None
+    difficulty_stated: bool
+    spending: Grid
+    spending_pictures: Sequence[Picture]
+    reliability: Grid
+    reliability_pictures: Sequence[Picture]
+    sharing: Grid
+    failures: Grid
+    latency: Grid
+    problems: Sequence[ProblemView]
+
+    def grids(self) -> list[Grid]:
+        """Return every table of the chapter."""
+        own = [self.spending, self.reliability, self.sharing, self.failures, self.latency]
+        return [*([self.difficulty] if self.difficulty else []), *own, *(view.grid for view in self.problems)]
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """What the page shows besides its leaderboard."""
+    """Everything the page shows."""
 
     title: str
     notes: Sequence[str]
-    """Warnings about the numbers as a whole, such as a limited run."""
+    """Warnings about the numbers as a whole."""
+    limited: bool
     svg: str
     facts: Facts
+    chapters: Sequence[Chapter]
+    chart: Mapping[str, Any] = field(default_factory=dict)
 
 
-def render(page: Page, sections: Sequence[Section], tables: Tables) -> str:
+def render(page: Page) -> str:
     """Return the page as one HTML document."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -36,26 +67,24 @@ def render(page: Page, sections: Sequence[Section], tables: Tables) -> str:
         loader=PackageLoader("ttc.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    shown = [
-        {
-            "title": section.title,
-            "headline": headline(section),
-            "baseline": section.baseline,
-            "rows": [
-                {"texts": texts(row, seed=section.many_seeds), "oracle": row.oracle, "baseline": row.baseline}
-                for row in section.rows
-            ],
-        }
-        for section in sections
-    ]
+    environment.filters["sort_key"] = sort_key
+    script, style = asset("report.js"), asset("report.css")
     return environment.get_template("report.html.j2").render(
         page=page,
+        several=len(page.chapters) > 1,
+        headline=headline,
         svg=inline_svg(page.svg),
-        headers=HEADERS,
-        sections=shown,
         reading=READING,
-        failures=_failures(sections, tables),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=style,
+        data=script_json(page.chart),
     )
+
+
+def asset(name: str) -> str:
+    """Return a file that is written into the page as it is."""
+    return (files("ttc.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def inline_svg(svg: str) -> str:
@@ -65,22 +94,6 @@ def inline_svg(svg: str) -> str:
     element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
     element = element.replace("<svg", '<svg role="img" aria-label="Accuracy against tokens per problem"', 1)
     return element.replace(INK.lower(), "currentColor").replace(GRID.lower(), "var(--grid)")
-
-
-def _failures(sections: Sequence[Section], tables: Tables) -> list[tuple[str, ...]]:
-    statuses: dict[str, Counter[str]] = {}
-    for record in rows_of(tables.records.select(["cell", "status"])):
-        statuses.setdefault(record["cell"], Counter())[record["status"]] += 1
-    rows: list[tuple[str, ...]] = []
-    for section in sections:
-        for row in section.rows:
-            counts = statuses[row.cell]
-            if row.n_errors or row.n_unanswered:
-                shown = texts(row, seed=section.many_seeds)
-                rows.append(
-                    (section.title, *shown[:3], str(row.n_problems), *(str(counts[s]) for s in ("error", *UNANSWERED)))
-                )
-    return rows
 
 
 def provenance(manifest: Mapping[str, Any], environment: Mapping[str, Any], tables: Tables) -> Facts:
@@ -98,10 +111,14 @@ def provenance(manifest: Mapping[str, Any], environment: Mapping[str, Any], tabl
         "Run": manifest.get("spec_id"),
         "Command": manifest.get("command"),
         "Data set": _several(c["task"] for c in cells),
-        "Model": _several(c["model"] for c in cells),
-        "Weights (SHA-256)": _several((manifest.get("weights") or {}).values()),
         "Rows": _several(_source_text(source) for source in (manifest.get("sources") or {}).values()),
-        "Problems": manifest.get("n_problems"),
+        "Model": _several(c["model"] for c in cells),
+        "Model revision": _several((manifest.get("models") or {}).values()),
+        "Weights (SHA-256)": _several((manifest.get("weights") or {}).values()),
+        "Reward model": manifest.get("reward"),
+        "Sampling": _several(_pairs(value) for value in (manifest.get("sampling") or {}).values()),
+        "Prices": _pairs(manifest.get("price") or {}),
+        "Problems": _pairs(manifest.get("n_problems") or {}),
         "Limit": manifest.get("limit"),
         "Seed": manifest.get("seed", _several(c["seed"] for c in cells)),
         "Draws": _several(c["draws"] for c in cells),
@@ -122,7 +139,13 @@ def _source_text(source: Any) -> str:
     """Return where a task's rows came from; the wording of its prompt is in the manifest."""
     if not isinstance(source, Mapping):
         return str(source)
-    return ", ".join(f"{key} {value}" for key, value in source.items() if key not in ("prompt_template", "checker"))
+    return ", ".join(f"{key} {value}" for key, value in source.items() if key != "prompt_template")
+
+
+def _pairs(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    return str(value)
 
 
 def _several(values: Any) -> str:

@@ -8,7 +8,7 @@ import pytest
 from made_up_runs import cell, end, failed, record, run_of
 
 from ttc.core.errors import DataError
-from ttc.report.aggregate import compact, load_tables, scores_by_cell
+from ttc.report.aggregate import compact, load_tables
 from ttc.store.tables import SCHEMAS, read_table, rows_of, schema
 
 
@@ -198,8 +198,3 @@ def test_a_run_without_journal_has_its_tables(tmp_path):
     expected = load_tables(run)
     (run.journal / "main.jsonl").unlink()
     assert load_tables(run).cells.equals(expected.cells)
-
-
-def test_scores_leave_out_failures(tmp_path):
-    lines = [cell("a"), record("a", "1", 0.5), failed("a", "2"), record("a", "3", None, status="timeout")]
-    assert scores_by_cell(compact(run_of(tmp_path, lines)).records) == {"a": {"1": 0.5, "3": 0.0}}

@@ -1,0 +1,1 @@
+"""The field's metrics and their uncertainty: pure functions on numpy arrays."""
