@@ -9,8 +9,7 @@ from pydantic import Field
 
 from ttc.core.protocols import Capability, Context
 from ttc.core.types import Answer, Problem
-from ttc.core.vote import majority
-from ttc_strategies.pool import answers_of, conclude, why, with_scores
+from ttc_strategies.pool import chosen, conclude, why, with_scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class SelfConsistency:
     async def solve(self, problem: Problem, ctx: Context) -> Answer:
         """Vote; ties go to the answer seen first."""
         drawn = await ctx.sample(problem.prompt, self.n, ctx.sampling)
-        return conclude(drawn, majority(answers_of(drawn)), why(ctx))
+        return conclude(drawn, chosen(drawn, "majority"), why(ctx))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,5 +45,4 @@ class WeightedVote:
         drawn = await ctx.sample(problem.prompt, self.n, ctx.sampling)
         reason = why(ctx)
         scored = await with_scores(ctx, drawn)
-        choice = majority(answers_of(scored), [c.score or 0.0 for c in scored])
-        return conclude(scored, choice, reason)
+        return conclude(scored, chosen(scored, "weighted"), reason)

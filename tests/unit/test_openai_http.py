@@ -264,6 +264,36 @@ def test_a_vllm_server_is_given_tokens(server: Server) -> None:
     assert {name: body[name] for name in wanted} == wanted
 
 
+def test_text_becomes_tokens_and_the_template_gets_its_flags(server: Server) -> None:
+    choice = {"index": 0, "text": "a", "finish_reason": "stop", "stop_reason": None, "token_ids": [8], "logprobs": None}
+    vllm_routes(server, choice, {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4})
+
+    async def work() -> None:
+        engine = OpenAIEngine(options(server))
+        await engine.start()
+        assert engine.encode("Wait") == engine.encode("Wait") == (5, 6, 7)
+        engine.render(CHAT, {"enable_thinking": False})
+        await engine.close()
+
+    asyncio.run(work())
+    *_, encoded, rendered = server.bodies("/tokenize")
+    assert encoded == {"model": "m", "prompt": "Wait", "add_special_tokens": False}
+    assert rendered["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+def test_a_chat_only_server_has_neither_tokens_nor_flags(server: Server) -> None:
+    async def work() -> None:
+        engine = OpenAIEngine(options(server))
+        await engine.start()
+        with pytest.raises(EngineError, match="cannot turn text into tokens"):
+            engine.encode("Wait")
+        with pytest.raises(EngineError, match="takes no chat-template flags"):
+            engine.render(CHAT, {"enable_thinking": False})
+        await engine.close()
+
+    asyncio.run(work())
+
+
 def test_one_of_the_models_end_tokens_is_no_stop_reason(server: Server) -> None:
     choice = {"index": 0, "text": "a", "finish_reason": "stop", "stop_reason": 9, "token_ids": [8, 9], "logprobs": None}
     vllm_routes(server, choice, {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from ttc.core.profiles import ModelProfile
 from ttc.core.types import (
     Answer,
     Completion,
@@ -18,6 +19,7 @@ from ttc.core.types import (
     Sampling,
     Steps,
     StepScores,
+    Tokens,
 )
 
 Capability = Literal["live", "extends", "temperature", "top_logprobs", "reward", "score"]
@@ -47,8 +49,14 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Load the model. Raises EngineError with its cause."""
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
-        """Apply the chat template."""
+    def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
+        """Apply the chat template; `flags` are extra variables of it."""
+
+    def encode(self, text: str) -> Tokens:
+        """Return the tokens of a text that is put into a response, without special tokens around it.
+
+        Raises ConfigError or EngineError where the engine cannot extend a prefix.
+        """
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of `tokens`."""
@@ -70,6 +78,15 @@ class HasWeights(Protocol):
 
     def weights_sha256(self) -> str | None:
         """Return the SHA-256 of the weights, None where they are too large to read whole."""
+
+
+@runtime_checkable
+class HasArchitecture(Protocol):
+    """An engine that knows its model's class: profiles are matched by it."""
+
+    @property
+    def architecture(self) -> str | None:
+        """Return the class name, None where it is not known."""
 
 
 class RewardModel(Protocol):
@@ -103,11 +120,28 @@ class Context(Protocol):
         """Return the run's own sampling settings."""
 
     @property
+    def profile(self) -> ModelProfile:
+        """Return how the run's model writes."""
+
+    @property
     def ended(self) -> Literal["budget", "exhausted"] | None:
         """Say why the last `sample` returned fewer completions than asked for, if it did."""
 
     async def sample(self, prefix: Prompt, n: int | None, sampling: Sampling) -> list[Completion]:
-        """Draw up to `n` completions of `prefix` in index order; None means as many as the grant pays for."""
+        """Draw up to `n` completions of `prefix` in index order; None means as many as the grant pays for.
+
+        `answer` is that of the whole response: what the prefix already holds, and the completion. One that stopped
+        at a separator of the profile, and so goes on, has none.
+        """
+
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        """Apply the chat template with the profile's flags."""
+
+    def encode(self, text: str) -> Tokens:
+        """Return the tokens of a text to be put into a response: `prompt.extend(ctx.encode(text))`.
+
+        They count as prompt tokens: the policy did not generate them.
+        """
 
     async def score(self, responses: Sequence[Steps]) -> list[StepScores]:
         """Score each response's steps by the run's reward model."""

@@ -62,6 +62,8 @@ class ModelSpec(Spec):
     path: str
     label: str | None = None
     max_model_len: Positive | None = None
+    profile: str | dict[str, Any] | None = None
+    """How the model writes: a built-in profile's name, or some of its fields; None goes by the model's name."""
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ttc.core.tree import Trace
+
 Tokens = tuple[int, ...]
 Finish = Literal["stop", "length"]
 StopReason = Literal["finished", "budget", "confident", "exhausted"]
@@ -175,6 +177,8 @@ class Answer:
     choice: int | None
     stop_reason: StopReason = "finished"
     any_of: bool = False
+    trace: Trace | None = None
+    """What a tree search did; it is stored, drawn, and its KV tokens are counted."""
 
     @property
     def text(self) -> str | None:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ttc.core.errors import ConfigError, DataError
 from ttc.core.identity import identity
-from ttc.core.protocols import Capability, Checker, Dataset, Engine, LoadOptions, RewardModel, Task
+from ttc.core.profiles import DEFAULT, ModelProfile, choose_profile
+from ttc.core.protocols import (
+    Capability,
+    Checker,
+    Dataset,
+    Engine,
+    HasArchitecture,
+    LoadOptions,
+    RewardModel,
+    Task,
+)
 from ttc.core.registry import load
 from ttc.core.specs import ModelSpec, SamplingSpec, SweepConfig, TaskSpec
 from ttc.core.types import Completion, Example, Problem, Prompt, Sampling
@@ -36,6 +46,30 @@ class Bench:
     examples: tuple[Example, ...] = ()
     """The task's examples; none where a bank is replayed."""
     reward: RewardModel | None = None
+    profile: ModelProfile = DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model as a run uses it: its engine, the reward model beside it, and how it writes."""
+
+    engine: Engine
+    reward: RewardModel | None
+    profile: ModelProfile
+    fingerprint: str
+    """The engine's, and the profile's where one is given: it changes what strategies ask."""
+
+
+def serve(spec: ModelSpec, engine: Engine, reward: RewardModel | None) -> Served:
+    """Pair an engine with the profile of its model.
+
+    Raises:
+        ConfigError: an unknown profile, or a field that does not fit.
+    """
+    architecture = engine.architecture if isinstance(engine, HasArchitecture) else None
+    profile = choose_profile(spec.profile, engine.label, architecture)
+    own = "" if spec.profile is None else f"+{identity(asdict(profile))}"
+    return Served(engine, reward, profile, engine.fingerprint + own)
 
 
 class TaskJudge:
@@ -102,8 +136,8 @@ def make_benches(
     loaded = [(spec, *_load_task(spec, config)) for spec in config.tasks]
     benches = []
     for model in config.models:
-        engine = open_engine(model)
-        benches += [live_bench(config, spec.name, task, data, engine, reward) for spec, task, data in loaded]
+        served = serve(model, open_engine(model), reward)
+        benches += [live_bench(config, spec.name, task, data, served) for spec, task, data in loaded]
     labels = [b.subject.model for b in benches if b.subject.task == benches[0].subject.task]
     if len(set(labels)) < len(labels):
         raise ConfigError(f"two models are called {labels[0]!r}", "give each a label of its own in the YAML file")
@@ -139,17 +173,16 @@ def _sampling(config: SweepConfig, longest: int) -> Sampling:
     return Sampling(s.temperature, s.top_p, s.top_k, s.min_p, s.max_tokens or longest, s.stop)
 
 
-def live_bench(
-    config: SweepConfig, name: str, task: Task, data: Dataset, engine: Engine, reward: RewardModel | None
-) -> Bench:
-    """Pair a loaded task with an engine; `name` is the task's registered name or `file.py:Class`."""
+def live_bench(config: SweepConfig, name: str, task: Task, data: Dataset, served: Served) -> Bench:
+    """Pair a loaded task with a model; `name` is the task's registered name or `file.py:Class`."""
+    engine, reward, profile = served.engine, served.reward, served.profile
     offered: frozenset[Capability] = frozenset({"reward", "score"}) if reward is not None else frozenset()
     checker = task.checker
     subject = Subject(
         task=name.rpartition(":")[2] if ".py:" in name else name,
         model=engine.label,
         task_fingerprint=identity([data.fingerprint, checker.version]),
-        engine_fingerprint=engine.fingerprint,
+        engine_fingerprint=served.fingerprint,
         capabilities=engine.capabilities | offered,
         problem_ids=tuple(example.id for example in data.examples),
         sampling=_sampling(config, DEFAULT_MAX_TOKENS),
@@ -160,13 +193,14 @@ def live_bench(
     )
 
     def problems() -> list[Problem]:
-        return [Problem(e.id, e.question, engine.render(e.messages), e.meta) for e in data.examples]
+        flags = profile.template_flags
+        return [Problem(e.id, e.question, engine.render(e.messages, flags), e.meta) for e in data.examples]
 
     def judge() -> Judge:
         return TaskJudge(_grader(checker, data, config.grade_timeout_s))
 
     source = {**data.source, "prompt_template": task.prompt_template, "checker": checker.version}
-    return Bench(subject, engine, problems, judge, source, data.examples, reward)
+    return Bench(subject, engine, problems, judge, source, data.examples, reward, profile)
 
 
 def _grader(checker: Checker, data: Dataset, time_limit_s: float) -> CheckerGrader:

@@ -10,8 +10,21 @@ from typing import Literal, Protocol
 
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.identity import sample_seed
+from ttc.core.profiles import DEFAULT, ModelProfile
 from ttc.core.protocols import Engine, RewardModel
-from ttc.core.types import Completion, Exhausted, GenRequest, Problem, Prompt, Sampling, Steps, StepScores, Usage
+from ttc.core.types import (
+    Completion,
+    Exhausted,
+    GenRequest,
+    Message,
+    Problem,
+    Prompt,
+    Sampling,
+    Steps,
+    StepScores,
+    Tokens,
+    Usage,
+)
 from ttc.run.ledger import Ledger
 
 
@@ -65,6 +78,7 @@ class World:
     prices: Prices = Prices()
     on_tokens: Callable[[int], None] | None = None
     """Told the completion tokens of each call, for a progress display."""
+    profile: ModelProfile = DEFAULT
 
 
 @dataclass(slots=True)
@@ -95,6 +109,11 @@ class MeteredContext:
         return self.world.sampling
 
     @property
+    def profile(self) -> ModelProfile:
+        """Return how the run's model writes."""
+        return self.world.profile
+
+    @property
     def ended(self) -> Literal["budget", "exhausted"] | None:
         """Say why the last `sample` returned fewer completions than asked for, if it did."""
         return self.meter.ended
@@ -118,8 +137,8 @@ class MeteredContext:
     async def sample(self, prefix: Prompt, n: int | None, sampling: Sampling) -> list[Completion]:
         """Draw up to `n` completions of `prefix`, in index order; None: as many as the grant pays for.
 
-        Calls start in index order, each as soon as its whole cap can be reserved. Returns fewer where the
-        grant or a recorded pool ends first; `ended` then says which.
+        Calls start in index order, each as soon as its whole cap can be reserved. Returns fewer where the grant
+        ends first, or a recorded pool or the model's context is used up; `ended` then says which.
 
         Raises:
             EngineError: a call failed; every other call has settled by then.
@@ -142,7 +161,31 @@ class MeteredContext:
         self.meter.sequential_tokens = max(self.meter.sequential_tokens, self.depth)
         if sampling.kind == "probe":
             self.meter.probe_tokens += sum(c.usage.completion for c in completions)
-        return await self.world.reader.read(self.problem.id, completions)
+        return await self._read(prefix, completions)
+
+    async def _read(self, prefix: Prompt, completions: list[Completion]) -> list[Completion]:
+        """Fill in the answers of whole responses; one that stopped at a separator goes on and has none."""
+        world, own = self.world, self.world.sampling.stop
+        ended = [
+            i
+            for i, c in enumerate(completions)
+            if c.stop_reason is None or c.stop_reason in own or not world.profile.is_separator(c.stop_reason)
+        ]
+        whole = [completions[i] for i in ended]
+        if prefix.generated:  # together: a tokenizer may spell the start of a text otherwise than its middle
+            whole = [replace(c, text=world.engine.decode(prefix.generated + c.tokens)) for c in whole]
+        read = await world.reader.read(self.problem.id, whole)
+        for i, with_answer in zip(ended, read, strict=True):
+            completions[i] = replace(completions[i], answer=with_answer.answer)
+        return completions
+
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        """Apply the chat template with the profile's flags."""
+        return self.world.engine.render(messages, self.world.profile.template_flags)
+
+    def encode(self, text: str) -> Tokens:
+        """Return the tokens of a text to be put into a response."""
+        return self.world.engine.encode(text)
 
     async def _start_calls(
         self, calls: list[asyncio.Task[Completion] | Completion], prefix: Prompt, n: int | None, sampling: Sampling
@@ -217,6 +260,8 @@ class MeteredContext:
         if engine.context_tokens is not None and length:
             cap = min(cap, engine.context_tokens - length)
             if cap < 1:
+                if prefix.tokens != self.problem.prompt.tokens:
+                    raise Exhausted  # the strategy's own text has filled the context: it stops like a used-up pool
                 raise EngineError(
                     f"problem {self.problem.id}: the prompt has {length} tokens, the model's context is"
                     f" {engine.context_tokens}",

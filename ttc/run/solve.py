@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from ttc.core.errors import ConfigError, EngineError, StorageError, TtcError
 from ttc.core.protocols import Strategy
+from ttc.core.tree import kv_token_steps, to_columns
 from ttc.core.types import Answer, Completion, Problem, Status, StopReason
 from ttc.run.context import AnswerReader, Meter, MeteredContext, World
 from ttc.run.ledger import Ledger
@@ -155,7 +156,7 @@ def record(attempt: Attempt, outcomes: Sequence[Outcome], store_text: bool) -> d
         "cached_tokens": mean([o.meter.usage.cached for o in outcomes]),
         "reward_tokens": mean([o.meter.usage.reward for o in outcomes]),
         "sequential_tokens": mean([o.meter.sequential_tokens for o in outcomes]),
-        "kv_token_steps": None,
+        "kv_token_steps": _kv_token_steps(outcomes),
         "calls": mean([o.meter.calls for o in outcomes]),
         "wall_s": outcomes[0].wall_s if live_clock else None,
         "candidates": [],
@@ -166,11 +167,20 @@ def record(attempt: Attempt, outcomes: Sequence[Outcome], store_text: bool) -> d
         row["draw_spent"] = [o.spent for o in outcomes]
     else:
         row["draw_spent"] = [only.spent]
-        row["candidates"] = _candidates(only, store_text and not attempt.problem.meta.get("private"))
+        with_text = store_text and not attempt.problem.meta.get("private")
+        row["candidates"] = _candidates(only, with_text)
+        if only.answer is not None and only.answer.trace is not None:
+            row["trace"] = to_columns(only.answer.trace, with_text)
     errors = [o.error for o in outcomes if o.error is not None]
     if errors:
         row["error"] = errors[0]
     return row
+
+
+def _kv_token_steps(outcomes: Sequence[Outcome]) -> float | None:
+    """Return the mean over draws, None where a draw left no trace: its strategy searches no tree, or failed."""
+    traces = [o.answer.trace for o in outcomes if o.answer is not None and o.answer.trace is not None]
+    return sum(map(kv_token_steps, traces)) / len(traces) if traces and len(traces) == len(outcomes) else None
 
 
 def _candidates(outcome: Outcome, with_text: bool) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ttc.core.errors import FailedProblemsError, StorageError, TtcError
 from ttc.core.protocols import Engine, requirements
 from ttc.core.specs import SweepConfig, max_errors
-from ttc.core.types import Problem
+from ttc.core.types import Example, Problem
 from ttc.engines.cache import CachedEngine
 from ttc.run.bench import Bench
 from ttc.run.context import Prices, World
@@ -23,6 +23,7 @@ from ttc.run.solve import Attempt, Judge, record, solve
 from ttc.store.env import now
 from ttc.store.journal import JournalWriter
 from ttc.store.rundir import RunDir
+from ttc.store.tables import to_table, write_table
 
 RESERVED_EVERY_S = 1.0
 """How often the tokens in flight are noted, so that a crash can be told what it interrupted."""
@@ -70,6 +71,7 @@ async def run_sweep(plan: Plan, run: RunDir, observer: Observer) -> bool:
     sweep = _Sweep(plan, run, observer)
     if not any(sweep.unfinished(bench) for bench in plan.benches):
         return False
+    write_table(to_table("problems", _described(plan)), run.table("problems"))
     with JournalWriter(run.journal, "main") as journal:
         sweep.journal = journal
         journal.append({"kind": "start"})
@@ -81,6 +83,30 @@ async def run_sweep(plan: Plan, run: RunDir, observer: Observer) -> bool:
             if todo:
                 await sweep.run_engine(engine, todo)
     return True
+
+
+def _described(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Yield what a reader may know of each problem: its stated difficulty, and its texts where they may be stored.
+
+    The difficulty is the task's own (`difficulty`, else `level`); a task that states none has none here.
+    """
+    seen: set[tuple[str, str]] = set()
+    for bench in plan.benches:
+        replayed = [] if bench.examples else bench.problems()  # a bank renders nothing: no engine need run
+        for problem in bench.examples or replayed:
+            if (bench.subject.task, problem.id) in seen:
+                continue
+            seen.add((bench.subject.task, problem.id))
+            level = problem.meta.get("difficulty", problem.meta.get("level"))
+            row = {
+                "task": bench.subject.task,
+                "problem_id": problem.id,
+                "difficulty": float(level) if isinstance(level, int | float) else None,
+            }
+            if plan.config.store_text and not problem.meta.get("private"):
+                row["question"] = problem.question or None
+                row["reference"] = problem.gold or None if isinstance(problem, Example) else None
+            yield row
 
 
 class _Sweep:
@@ -170,6 +196,7 @@ class _Sweep:
             reward=bench.reward,
             prices=Prices(**cell.price),
             on_tokens=self.observer.tokens,
+            profile=bench.profile,
         )
         grants = self._grants(cell)
         attempts = [

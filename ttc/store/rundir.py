@@ -1,7 +1,7 @@
 """A run folder: who may write it, what it was asked to do, what it holds.
 
 <run>/config.yaml manifest.json env.json log.txt journal/*.jsonl cache.sqlite
-records.parquet candidates.parquet cells.parquet allocation.parquet report/
+records.parquet candidates.parquet cells.parquet allocation.parquet problems.parquet report/
 """
 
 from __future__ import annotations

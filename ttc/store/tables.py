@@ -14,7 +14,7 @@ from ttc.core.errors import StorageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TableName = Literal["cells", "records", "candidates", "allocation", "bank"]
+TableName = Literal["cells", "records", "candidates", "allocation", "problems", "bank"]
 
 # Column name -> type; `?` marks a column that may be null.
 SCHEMAS: dict[TableName, dict[str, str]] = {
@@ -88,6 +88,13 @@ SCHEMAS: dict[TableName, dict[str, str]] = {
         "predicted_value": "float?",
         "predicted_tokens": "float?",
         "price": "float?",
+    },
+    "problems": {
+        "task": "str",
+        "problem_id": "str",
+        "difficulty": "float?",
+        "question": "str?",
+        "reference": "str?",
     },
     "bank": {
         "problem_id": "str",

@@ -50,20 +50,23 @@ def test_a_cap_cuts_the_same_text_and_charges_what_is_left(seed, cap):
 
 @given(st.integers(0, 100))
 @settings(max_examples=30, deadline=None)
-def test_a_text_taken_up_at_the_end_of_a_line_goes_on_as_it_would_have(seed):
+def test_a_text_taken_up_at_the_end_of_a_step_goes_on_as_it_would_have(seed):
     engine = FakeEngine()
     whole = complete(engine, seed=seed)
-    at = whole.text.index("\n") + 1
+    at = whole.text.index("\n\n") + 2
     assert complete(engine, seed=seed, generated=whole.tokens[:at]).text == whole.text[at:]
 
 
-def test_a_stop_string_is_left_out_and_a_stop_token_kept():
+def test_what_stopped_a_text_is_left_out_of_it_and_kept_in_its_tokens():
     engine = FakeEngine()
-    word = complete(engine, stop=("\n", "zzz"))
+    word = complete(engine, stop=("\n\n", "zzz"))
     token = complete(engine, stop_token_ids=(ord("\n"),))
-    assert (word.text + "\n", word.stop_reason, word.finish) == (token.text, "\n", "stop")
-    assert token.stop_reason == ord("\n")
-    assert complete(engine, stop=("\n",), max_tokens=3).finish == "length"
+    assert word.text == token.text == complete(engine).text.partition("\n")[0]
+    assert (word.stop_reason, word.finish, token.stop_reason) == ("\n\n", "stop", ord("\n"))
+    assert engine.decode(word.tokens) == word.text + "\n\n"
+    assert engine.decode(token.tokens) == token.text + "\n"
+    assert word.usage.completion == len(word.tokens)
+    assert complete(engine, stop=("\n\n",), max_tokens=len(word.tokens) - 1).finish == "length"
 
 
 @pytest.mark.parametrize(("asked", "gold"), [("3 + 4", 7), ("9-11 apples", -2), ("of 12 * 12.", 144)])

@@ -22,7 +22,7 @@ class Scripted:
         self.capabilities = frozenset({"live", "extends", "temperature", "top_logprobs"})
         self.requests, self.running, self.most_running = [], 0, 0
 
-    def render(self, messages):
+    def render(self, messages, flags=None):
         return Prompt(tuple(messages), tuple(range(self.prompt_tokens)))
 
     def decode(self, tokens):
