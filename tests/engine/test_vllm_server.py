@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from engine_loop import EngineLoop
+from vllm_server import serving
 
 from ttc.core.errors import EngineError
 from ttc.core.types import GenRequest, Message, Prompt, Sampling
@@ -25,42 +19,13 @@ pytestmark = pytest.mark.engine
 
 CHAT = (Message("user", "What is 17 + 25?"),)
 NAME = "tiny"
-START_S = 300.0
-FLAGS = (
-    "--dtype float32 --enforce-eager --no-enable-chunked-prefill --max-num-batched-tokens 2048 --block-size 32 "
-    "--kv-cache-memory-bytes 200000000 --enable-prompt-tokens-details --host 127.0.0.1"
-)
+FLAGS = "--no-enable-chunked-prefill --max-num-batched-tokens 2048 --enable-prompt-tokens-details"
 
 
 @pytest.fixture(scope="module")
-def url(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # Not `vllm serve`: that script asks for the metadata of a distribution `vllm`, which the CPU build is not.
-    module = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command = [*module, "--model", str(tiny_model), "--served-model-name", NAME, "--port", str(port), *FLAGS.split()]
-    settings = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
-    log = (tmp_path_factory.mktemp("server") / "log.txt").open("w+")
-    server = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **settings})
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
-                break
-        except OSError:
-            time.sleep(0.5)
-    else:
-        log.seek(0)
-        pytest.fail(f"the server did not start: {log.read()[-2000:]}")
-    yield f"http://127.0.0.1:{port}/v1"
-    family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-    server.terminate()
-    _, left = psutil.wait_procs(family, timeout=20)
-    for process in left:
-        process.kill()
-    server.wait()
-    log.close()
+def url(tiny_model: Path) -> Iterator[str]:
+    with serving(tiny_model, NAME, *FLAGS.split()) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

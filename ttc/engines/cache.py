@@ -11,7 +11,7 @@ import hashlib
 import json
 import sqlite3
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from ttc.core.errors import StorageError
 from ttc.core.identity import canonical_json
 from ttc.core.protocols import Engine
-from ttc.core.types import Completion, GenRequest, Message, Prompt, Usage
+from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens, Usage
 
 _TABLE = """CREATE TABLE IF NOT EXISTS completions (
     key BLOB PRIMARY KEY, tokens BLOB, text TEXT, finish TEXT, stop_reason TEXT, usage TEXT,
@@ -68,9 +68,13 @@ class CachedEngine:
         """Close the cache alone."""
         self._db.close()
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
+    def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
         """Apply the engine's chat template."""
-        return self._engine.render(messages)
+        return self._engine.render(messages, flags)
+
+    def encode(self, text: str) -> Tokens:
+        """Return the engine's tokens of a text."""
+        return self._engine.encode(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the engine's text of `tokens`."""

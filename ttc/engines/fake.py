@@ -1,6 +1,6 @@
 """A deterministic engine for logic: no model, no weights, no claim about speed or accuracy.
 
-It "solves" a question one line a step and ends with a boxed number. The reference answer is the value of the
+It "solves" a question one paragraph a step and ends with a boxed number. The reference answer is the value of the
 first `a + b`, `a - b` or `a * b` in the question, else a number hashed from it. Each step goes wrong with a
 chance that depends on the question's hashed difficulty; a wrong step shifts the final answer. Tokens are
 Unicode code points, so prefixes can be extended and cut anywhere.
@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ttc.core.errors import EngineError
 from ttc.core.identity import identity
 from ttc.core.protocols import Capability
-from ttc.core.types import Completion, Finish, GenRequest, Message, Problem, Prompt, Steps, StepScores, Usage
+from ttc.core.types import Completion, Finish, GenRequest, Message, Problem, Prompt, Steps, StepScores, Tokens, Usage
 
 _ARITHMETIC = re.compile(r"(\d{1,9})\s*([+*-])\s*(\d{1,9})")
 _STEP = re.compile(r"Step \d+: (right|wrong)")
@@ -63,7 +63,7 @@ class FakeEngine:
         self.label = o.label
         self.immediate = o.delay_s == 0
         self.context_tokens: int | None = o.context_tokens
-        self.fingerprint = identity(["fake", 1, o.p, o.fail, o.context_tokens])
+        self.fingerprint = identity(["fake", 2, o.p, o.fail, o.context_tokens])
 
     async def start(self) -> None:
         """Do nothing: there is no model."""
@@ -71,10 +71,14 @@ class FakeEngine:
     async def close(self) -> None:
         """Do nothing: there is no process."""
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
+    def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
         """Return the messages' contents as code points."""
         text = "\n".join(m.content for m in messages)
         return Prompt(tuple(messages), tuple(map(ord, text)))
+
+    def encode(self, text: str) -> Tokens:
+        """Return the code points of a text."""
+        return tuple(map(ord, text))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of code points."""
@@ -92,16 +96,16 @@ class FakeEngine:
             raise EngineError("the fake engine failed this call, as it was told to", retryable=True)
         question = request.prompt.messages[-1].content if request.prompt.messages else ""
         text, wrong = self._solution(question, self.decode(request.prompt.generated), seed)
-        text, finish, stop = _cut(text, request)
+        text, tokens, finish, stop = _cut(text, request)
         mean_logprob = -0.2 - 0.1 * wrong - 0.2 * _unit("logprob", seed)
         return Completion(
             index=request.index,
             text=text,
-            tokens=tuple(map(ord, text)),
+            tokens=tuple(map(ord, tokens)),
             finish=finish,
             stop_reason=stop,
-            usage=Usage(prompt=len(request.prompt.tokens), completion=len(text)),
-            logprob=mean_logprob * len(text),
+            usage=Usage(prompt=len(request.prompt.tokens), completion=len(tokens)),
+            logprob=mean_logprob * len(tokens),
             confidence=1.0 - mean_logprob,
         )
 
@@ -114,28 +118,33 @@ class FakeEngine:
         for number in range(len(marks) + 1, steps + 1):
             good = _unit("step", seed, number) >= miss
             marks.append("right" if good else "wrong")
-            lines.append(f"Step {number}: {marks[-1]}" + "." * int(_unit("length", seed, number) * 12) + "\n")
+            lines.append(f"Step {number}: {marks[-1]}" + "." * int(_unit("length", seed, number) * 12) + "\n\n")
         wrong = marks.count("wrong")
         # Few distinct wrong answers, so that votes can go either way.
         value = fake_gold(question) + (0 if not wrong else 1 + int(_unit("wrong", seed) * 3))
         return "".join(lines) + f"\\boxed{{{value}}}", wrong
 
 
-def _cut(text: str, request: GenRequest) -> tuple[str, Finish, int | str | None]:
-    """Apply stop strings, stop tokens and the cap, as vLLM does: a stop string is left out, a stop token kept."""
-    end, stop = len(text), None
+def _cut(text: str, request: GenRequest) -> tuple[str, str, Finish, int | str | None]:
+    """Apply stop strings, stop tokens and the cap, as vLLM does: the text leaves out what stopped it, tokens hold it.
+
+    Returns:
+        The text, the text with what stopped it, how it ended, and the stop string or token.
+    """
+    end, whole = len(text), len(text)
+    reason: int | str | None = None
     for word in request.sampling.stop:
         at = text.find(word)
         if 0 <= at < end:
-            end, stop = at, word
-    reason: int | str | None = stop
+            end, whole, reason = at, at + len(word), word
     for token in request.sampling.stop_token_ids:
         at = text.find(chr(token))
         if 0 <= at < end:
-            end, reason = at + 1, token
-    if end > request.max_tokens:
-        return text[: request.max_tokens], "length", None
-    return text[:end], "stop", reason
+            end, whole, reason = at, at + 1, token
+    if whole > request.max_tokens:
+        cut = text[: request.max_tokens]
+        return cut, cut, "length", None
+    return text[:end], text[:whole], "stop", reason
 
 
 class FakeReward:

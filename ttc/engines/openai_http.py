@@ -81,6 +81,7 @@ class OpenAIEngine:
         self._cap = "max_tokens"
         self._ends: set[int] = set()
         self._decode = lru_cache(_DECODED)(self._detokenize)
+        self._encode = lru_cache(_DECODED)(self._tokenize)
 
     async def start(self) -> None:
         """Reach the server and find out what it can do. Raises EngineError with its cause."""
@@ -102,13 +103,23 @@ class OpenAIEngine:
         if self._takes_tokens:
             self.capabilities |= {"extends", "top_logprobs"}
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
+    def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
         """Apply the chat template on a vLLM server; elsewhere keep the messages."""
         chat = tuple(messages)
         if not self._takes_tokens:
+            if flags:
+                raise EngineError(f"{self._host} takes no chat-template flags", "serve the model with vLLM")
             return Prompt(chat)
-        body = {"model": self._options.model, "messages": _chat(chat), "add_generation_prompt": True}
+        body: dict[str, Any] = {"model": self._options.model, "messages": _chat(chat), "add_generation_prompt": True}
+        if flags:
+            body["chat_template_kwargs"] = dict(flags)
         return Prompt(chat, tuple(self._post_now("tokenize", body)["tokens"]))
+
+    def encode(self, text: str) -> Tokens:
+        """Return the tokens of a text, asked of a vLLM server; raises EngineError on any other."""
+        if not self._takes_tokens:
+            raise EngineError(f"{self._host} cannot turn text into tokens", "serve the model with vLLM")
+        return self._encode(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of `tokens`, asked of a vLLM server; raises EngineError on any other."""
@@ -133,6 +144,10 @@ class OpenAIEngine:
         finally:
             for task in draws:
                 task.cancel()
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the JSON of another address of the server, asked as patiently and with the same errors."""
+        return await self._ask(lambda client: _fetch(client, f"{self._root}/{path}", body))
 
     async def close(self) -> None:
         """Close the connections. Doing it twice is no error."""
@@ -316,6 +331,10 @@ class OpenAIEngine:
         if not isinstance(answer, dict):
             raise EngineError(f"{self._host}/{path} answered with something else than JSON", retryable=True)
         return answer
+
+    def _tokenize(self, text: str) -> Tokens:
+        body = {"model": self._options.model, "prompt": text, "add_special_tokens": False}
+        return tuple(self._post_now("tokenize", body)["tokens"])
 
     def _detokenize(self, tokens: Tokens) -> str:
         text: str = self._post_now("detokenize", {"model": self._options.model, "tokens": tokens})["prompt"]

@@ -1,8 +1,10 @@
-"""From the words of `--model` to an engine: a hub name, a folder, `http://HOST/v1#NAME`, or `fake`."""
+"""From the words of `--model` to an engine: `embedded`, a hub name, a folder, `http://HOST/v1#NAME`, or `fake`."""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,6 +14,9 @@ from ttc.core.protocols import Engine, RewardModel
 from ttc.core.specs import ModelSpec
 
 T = TypeVar("T")
+_WEB = ("http://", "https://")
+EMBEDDED = "embedded"
+"""The shipped policy, and the shipped process reward model."""
 
 
 def open_engine(spec: ModelSpec) -> Engine:
@@ -23,19 +28,33 @@ def open_engine(spec: ModelSpec) -> Engine:
     """
     if spec.path == "fake" or spec.path.startswith("fake:"):
         return _fake(spec)
-    if spec.path.startswith(("http://", "https://")):
-        url, _, name = spec.path.partition("#")
-        if not name or not _has_host(url):
-            raise ConfigError(f"{spec.path} is not a model of a server", "write http://HOST:PORT/v1#NAME")
+    if spec.path.startswith(_WEB):
+        url, name = _server(spec)
         from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
 
         return OpenAIEngine(_options(OpenAIOptions, spec, base_url=url, model=name))
     from ttc.engines.vllm_engine import VLLMEngine
     from ttc.engines.vllm_profile import VLLMOptions
 
+    if spec.path == EMBEDDED:
+        spec = _shipped(spec, "policy")
     engine = VLLMEngine(_options(VLLMOptions, spec, model=spec.path))
     engine.prepare()  # a wrong name is told before anything is loaded
     return engine
+
+
+def _shipped(spec: ModelSpec, part: str) -> ModelSpec:
+    """Return the spec of one of the shipped models by its folder."""
+    options = {"kv_cache_gib": 1.0, **spec.options}  # plenty for 1.2 M parameters, on any machine
+    label = spec.label or EMBEDDED
+    return spec.model_copy(update={"path": str(files("ttc.embedded") / part), "label": label, "options": options})
+
+
+def _server(spec: ModelSpec) -> tuple[str, str]:
+    url, _, name = spec.path.partition("#")
+    if not name or not _has_host(url):
+        raise ConfigError(f"{spec.path} is not a model of a server", "write http://HOST:PORT/v1#NAME")
+    return url, name
 
 
 def _has_host(url: str) -> bool:
@@ -63,16 +82,49 @@ def _options(cls: type[T], spec: ModelSpec, **given: str) -> T:
     return validated(cls, values, spec.path)
 
 
-def open_reward(name: str | None) -> RewardModel | None:
+def _phased(spec: ModelSpec) -> RewardModel:
+    plan, _, execution = spec.path.removeprefix("plan=").partition(",execution=")
+    if not plan or not execution:
+        raise ConfigError(f"{spec.path} names no two reward models", "write plan=MODEL,execution=MODEL")
+    from ttc.engines.phased_reward import PhasedReward
+
+    opened = [open_reward(spec.model_copy(update={"path": path})) for path in (plan, execution)]
+    return PhasedReward(*[reward for reward in opened if reward is not None])
+
+
+def open_reward(spec: ModelSpec | str | None) -> RewardModel | None:
     """Return a reward model that is not started yet, or None where none is asked for.
 
+    `plan=MODEL,execution=MODEL` is one for each phase of a step (`dual-phase`).
+
     Raises:
-        ConfigError: no such reward model.
+        ConfigError: an option is unknown, or the name cannot be any reward model's.
+        EngineError: the model cannot be found.
     """
-    if name is None:
+    if spec is None:
         return None
-    if name == "fake":
+    if isinstance(spec, str):
+        spec = ModelSpec(path=spec)
+    if spec.path.startswith("plan="):
+        return _phased(spec)
+    if spec.path == "fake":
         from ttc.engines.fake import FakeReward
 
         return FakeReward()
-    raise ConfigError(f"unknown reward model {name!r}", "allowed: fake")
+    from ttc.engines.rewards import PoolingReward
+
+    if spec.path.startswith(_WEB):
+        url, name = _server(spec)
+        from ttc.engines.openai_pooling import PoolingServer, PoolingServerOptions
+
+        return PoolingReward(PoolingServer(_options(PoolingServerOptions, spec, base_url=url, model=name)))
+    if spec.path == EMBEDDED:
+        spec = _shipped(spec, "prm")
+    elif "/" not in spec.path and not Path(spec.path).exists():
+        raise ConfigError(
+            f"unknown reward model {spec.path!r}",
+            "allowed: embedded, fake, a model folder, ORGANISATION/NAME, http://HOST/v1#NAME",
+        )
+    from ttc.engines.vllm_pooling import PoolingOptions, VLLMPooling
+
+    return PoolingReward(VLLMPooling(_options(PoolingOptions, spec, model=spec.path)))

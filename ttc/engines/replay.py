@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ttc.core.errors import ConfigError
 from ttc.core.protocols import Capability
-from ttc.core.types import Completion, Exhausted, GenRequest, Message, Prompt, Usage
+from ttc.core.types import Completion, Exhausted, GenRequest, Message, Prompt, Tokens, Usage
 from ttc.store.bank import Bank, Row
 
 
@@ -40,9 +40,13 @@ class ReplayEngine:
     async def close(self) -> None:
         """Do nothing: there is no process."""
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
+    def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
         """Refuse: a bank holds no answers to new questions."""
         raise ConfigError(f"a recorded bank cannot answer new prompts ({len(messages)} messages given)")
+
+    def encode(self, text: str) -> Tokens:
+        """Refuse: a bank holds no token ids."""
+        raise ConfigError(f"a recorded bank cannot continue a response ({text[:20]!r} given)")
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return nothing: a bank holds no token ids."""

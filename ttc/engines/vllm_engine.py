@@ -1,15 +1,10 @@
-"""The engine on vLLM: one continuously batching `AsyncLLM`, one request a sample. The only module that imports vllm."""
+"""The engine on vLLM: one continuously batching `AsyncLLM`, one request a sample."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import itertools
-import logging
 import math
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,26 +21,8 @@ from ttc.engines.fingerprint import (
     read_config,
     weights_sha256,
 )
-from ttc.engines.vllm_process import CoreProcesses
-from ttc.engines.vllm_profile import VLLMOptions, engine_arguments, engine_fingerprint, set_environment
-
-_SHUTDOWN_S = 30.0
-"""How long a core may take to leave by itself before it is killed."""
-# What building an engine raises: vLLM and what it stands on have no common class.
-_START_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
+from ttc.engines.vllm_core import Loaded, VLLMCore, one_line
+from ttc.engines.vllm_profile import VLLMOptions, engine_arguments, engine_fingerprint
 
 
 @dataclass(slots=True)
@@ -63,14 +40,10 @@ class EngineStatistics:
 class _Running:
     """A loaded model, and what every request needs of vLLM, imported once."""
 
-    engine: Any
+    loaded: Loaded
     tokenizer: Any
     params: Any
     final_only: Any
-    dead: type[Exception]
-    refused: tuple[type[Exception], ...]
-    cpu: bool
-    context_tokens: int
 
 
 class VLLMEngine:
@@ -95,16 +68,13 @@ class VLLMEngine:
         """What a user should know about the requests so far; each is said once."""
         self._folder = ""
         self._config: dict[str, Any] = {}
+        self._core = VLLMCore(self.label)
         self._running: _Running | None = None
-        self._dead_because: str | None = None
-        self._processes: CoreProcesses | None = None
-        self._thread: ThreadPoolExecutor | None = None
-        self._ids = itertools.count()
 
     @property
     def unfinished(self) -> int:
         """Return how many requests are waiting or running."""
-        return 0 if self._running is None else int(self._running.engine.get_num_unfinished_requests())
+        return self._core.unfinished
 
     def prepare(self) -> None:
         """Find the model and name its content, without loading vLLM. `start` does it too.
@@ -123,6 +93,12 @@ class VLLMEngine:
         self.parameters = count_parameters(folder)
         self.fingerprint = engine_fingerprint(self._options, fingerprint_folder(folder))
 
+    @property
+    def architecture(self) -> str | None:
+        """Return the model's class name, as its config.json says it."""
+        self.prepare()
+        return next(iter(self._config.get("architectures") or []), None)
+
     def weights_sha256(self) -> str | None:
         """Return the SHA-256 of the weights, None where they are too large to read whole."""
         self.prepare()
@@ -131,34 +107,36 @@ class VLLMEngine:
     async def start(self) -> None:
         """Load the model. Raises EngineError with its cause."""
         await asyncio.to_thread(self.prepare)
-        self._dead_because = None
-        self._processes = CoreProcesses(capture="VLLM_LOGGING_LEVEL" not in os.environ)
-        # The processes end with the thread that started them, so it lives until `close`.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vllm-start")
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._launch, self._processes)
-            running = self._alive()
-            await self._check_task(running)
-        except BaseException:  # cancelled as well: a start that did not end well leaves no process; raised again
-            await self.close()
-            raise
-        self.context_tokens = running.context_tokens
+        loaded = await self._core.start("generate", self._arguments, [self._statistics_logger])
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
+        self._running = _Running(
+            loaded, loaded.engine.renderer.get_tokenizer(), SamplingParams, RequestOutputKind.FINAL_ONLY
+        )
+        self.context_tokens = loaded.context_tokens
+
+    def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
         """Apply the chat template, with the header of the assistant's turn."""
         from jinja2 import TemplateError
 
         tokenizer = self._alive().tokenizer
         chat = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            ids = tokenizer.apply_chat_template(chat, tokenize=True, add_generation_prompt=True, return_dict=False)
+            ids = tokenizer.apply_chat_template(
+                chat, tokenize=True, add_generation_prompt=True, return_dict=False, **(flags or {})
+            )
         except (TemplateError, ValueError) as error:
             roles = ", ".join(message.role for message in messages)
             raise ConfigError(
-                f"the chat template of {self.label!r} refuses a chat of {roles}: {_one_line(error)}",
+                f"the chat template of {self.label!r} refuses a chat of {roles}: {one_line(error)}",
                 "some templates take no system message",
             ) from error
         return Prompt(tuple(messages), tuple(ids))
+
+    def encode(self, text: str) -> Tokens:
+        """Return the tokens of a text, without special tokens around it."""
+        return tuple(self._alive().tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of `tokens`, without special tokens."""
@@ -183,78 +161,17 @@ class VLLMEngine:
 
     async def close(self) -> None:
         """Stop every process this engine started. Doing it twice is no error."""
-        await asyncio.to_thread(self._stop)
+        self._running = None
+        await self._core.close()
 
-    def _stop(self) -> None:
-        processes, self._processes = self._processes, None
-        thread, self._thread = self._thread, None
-        running, self._running = self._running, None
-        if processes is None or thread is None:
-            return
-        if running is not None:
-            running.engine.shutdown(_SHUTDOWN_S)
-        processes.kill()
-        thread.shutdown()
-        # A start that was cancelled may have come to its end meanwhile; its processes died with the thread.
-        running, self._running = self._running, None
-        if running is not None:
-            running.engine.shutdown(0.0)
-        processes.end()
-        del running
-        gc.collect()  # the client is part of a cycle; finalised at exit, it would complain that vLLM is gone
-
-    def _launch(self, processes: CoreProcesses) -> None:
-        try:
-            with processes.launching():
-                set_environment()
-                _import_vllm()
-                self._running = self._build()
-                if processes.capture:
-                    # What vLLM's client logs as an error, it raises as well.
-                    logging.getLogger("vllm").setLevel(logging.CRITICAL)
-        except _START_ERRORS as error:
-            cause = processes.root_cause() or _one_line(error)
-            raise EngineError(f"vLLM cannot start {self.label!r}: {cause}", _start_hint(cause)) from error
-
-    def _build(self) -> _Running:
-        from vllm import AsyncEngineArgs, SamplingParams
-        from vllm.exceptions import VLLMClientError
-        from vllm.platforms import current_platform
-        from vllm.sampling_params import RequestOutputKind
-        from vllm.v1.engine.async_llm import AsyncLLM
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
-        cpu = current_platform.is_cpu()
-        arguments = engine_arguments(self._options, self._folder, self._config, cpu=cpu)
-        # vLLM's own counters would be exported to Prometheus at every step; ours are a few comparisons.
-        config = AsyncEngineArgs(**arguments, disable_log_stats=True)
-        engine = AsyncLLM.from_engine_args(config, stat_loggers=[self._statistics_logger])
-        return _Running(
-            engine=engine,
-            tokenizer=engine.renderer.get_tokenizer(),
-            params=SamplingParams,
-            final_only=RequestOutputKind.FINAL_ONLY,
-            dead=EngineDeadError,
-            refused=(VLLMClientError, EngineGenerateError, ValueError),
-            cpu=cpu,
-            context_tokens=engine.model_config.max_model_len,
-        )
-
-    async def _check_task(self, running: _Running) -> None:
-        try:
-            # Also starts the task that hears of a core's death.
-            tasks = await running.engine.get_supported_tasks()
-        except running.dead as error:
-            raise self._died() from error
-        if "generate" not in tasks:
-            raise EngineError(f"model {self.label!r} does not generate text", "give a causal language model")
+    def _arguments(self, cpu: bool) -> dict[str, Any]:
+        return engine_arguments(self._options, self._folder, self._config, cpu=cpu)
 
     def _statistics_logger(self, *_: object) -> _StatisticsLogger:
         return _StatisticsLogger(self.statistics)
 
     def _alive(self) -> _Running:
-        if self._dead_because is not None:
-            raise self._died()
+        self._core.alive()
         if self._running is None:
             raise EngineError(f"the engine {self.label!r} is not running", "start it first")
         return self._running
@@ -263,13 +180,13 @@ class VLLMEngine:
         sampling = request.sampling
         running = self._alive()
         length = len(request.prompt.ids) + len(request.prompt.generated)
-        if not 0 < length < running.context_tokens:
+        if not 0 < length < running.loaded.context_tokens:
             raise EngineError(
                 f"problem {request.problem_id!r}: a prompt of {length} tokens does not fit "
-                f"the context of {running.context_tokens} tokens of {self.label!r}",
+                f"the context of {running.loaded.context_tokens} tokens of {self.label!r}",
                 "raise max_model_len, or shorten the prompt",
             )
-        if running.cpu and not self.warnings and (sampling.top_p < 1 or sampling.top_k > 0):
+        if running.loaded.cpu and not self.warnings and (sampling.top_p < 1 or sampling.top_k > 0):
             self.warnings.append(
                 "top_p and top_k sort the whole vocabulary at every token, which is very slow on a CPU: use temperature"
             )
@@ -291,31 +208,27 @@ class VLLMEngine:
                 skip_clone=True,
                 output_kind=running.final_only,
             )
-        except running.refused as error:
-            raise ConfigError(f"vLLM refuses these sampling settings: {_one_line(error)}") from error
+        except running.loaded.refused as error:
+            raise ConfigError(f"vLLM refuses these sampling settings: {one_line(error)}") from error
 
     async def _draw(self, request: GenRequest, params: Any) -> Completion:
         running = self._alive()
         prompt = {"type": "token", "prompt_token_ids": [*request.prompt.ids, *request.prompt.generated]}
         final: Any = None
+        loaded = running.loaded
         try:
-            async for output in running.engine.generate(prompt, params, str(next(self._ids))):
+            async for output in loaded.engine.generate(prompt, params, self._core.next_id()):
                 final = output
-        except running.dead as error:
-            raise self._died() from error
-        except running.refused as error:
-            if running.engine.errored:
-                raise self._died() from error
-            reason = _one_line(error.__cause__ or error)
-            raise EngineError(f"vLLM refused problem {request.problem_id!r}: {reason}") from error
+        except (loaded.dead, *loaded.refused) as error:
+            raise self._core.failed(error, request.problem_id) from error
         return self._completion(request, final, running.tokenizer)
 
     def _completion(self, request: GenRequest, output: Any, tokenizer: Any) -> Completion:
         sample = output.outputs[0]
         finish = sample.finish_reason
         if finish not in ("stop", "length"):
-            if self._processes is None:
-                raise self._died()
+            if self._core.closed:
+                raise self._core.died()
             raise EngineError(f"vLLM ended problem {request.problem_id!r} with {finish!r}", retryable=True)
         tokens: Tokens = tuple(sample.token_ids)
         stop = sample.stop_reason
@@ -339,23 +252,6 @@ class VLLMEngine:
             token_logprobs=logprobs,
             token_confidences=confidences,
         )
-
-    def _died(self) -> EngineError:
-        if self._dead_because is None:
-            if self._processes is None:
-                return EngineError(f"the engine {self.label!r} was closed", fatal=True)
-            self._dead_because = self._processes.root_cause() or "its process ended without a word (killed?)"
-        return EngineError(
-            f"the engine {self.label!r} died: {self._dead_because}",
-            "look for a lack of memory; start again to resume the run",
-            fatal=True,
-        )
-
-
-def _import_vllm() -> None:
-    # Apart from the building of the engine: some failed optional import keeps its traceback, and with it the frames.
-    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())  # until vLLM has configured it
-    import vllm.v1.engine.async_llm  # noqa: F401
 
 
 class _StatisticsLogger:
@@ -391,19 +287,3 @@ def _logprobs(recorded: Any, top: int) -> tuple[tuple[float, ...] | None, tuple[
     spans = zip(starts, recorded.end_indices, strict=True)
     confidences = tuple(-math.fsum(values[start + 1 : end]) / (end - start - 1) for start, end in spans)
     return tuple(values[start] for start in starts), confidences
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # A pydantic error starts with a count; its reason follows.
-    reasons = [line.removeprefix("Value error, ").partition(" [type=")[0] for line in lines if "[type=" in line]
-    return (reasons or lines or [type(error).__name__])[0]
-
-
-def _start_hint(cause: str) -> str:
-    lowered = cause.lower()
-    if "memory" in lowered or "kv cache" in lowered:
-        return "lower max_model_len or kv_cache_gib, or free memory"
-    if "torchvision" in lowered:
-        return "pip uninstall torchvision torchaudio: vLLM runs without them"
-    return "run with VLLM_LOGGING_LEVEL=INFO to see vLLM's own log"

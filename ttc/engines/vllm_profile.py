@@ -102,8 +102,10 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def engine_arguments(options: VLLMOptions, folder: str, config: Mapping[str, Any], *, cpu: bool) -> dict[str, Any]:
-    """Return the keyword arguments of `AsyncEngineArgs`."""
+def engine_arguments(
+    options: VLLMOptions, folder: str, config: Mapping[str, Any], *, cpu: bool, cpu_cache_gib: float = _CPU_CACHE_GIB
+) -> dict[str, Any]:
+    """Return the keyword arguments of `AsyncEngineArgs`; `cpu_cache_gib` is the largest default KV cache on a CPU."""
     given = {
         "max_model_len": options.max_model_len,
         "gpu_memory_utilization": options.gpu_memory_utilization,
@@ -122,11 +124,11 @@ def engine_arguments(options: VLLMOptions, folder: str, config: Mapping[str, Any
         "use_tqdm_on_load": False,
     }
     if cpu:
-        arguments |= _cpu_arguments(options, config)
+        arguments |= _cpu_arguments(options, config, cpu_cache_gib)
     return arguments | {name: value for name, value in given.items() if value is not None}
 
 
-def _cpu_arguments(options: VLLMOptions, config: Mapping[str, Any]) -> dict[str, Any]:
+def _cpu_arguments(options: VLLMOptions, config: Mapping[str, Any], cache_gib: float) -> dict[str, Any]:
     context = options.max_model_len or min(_own_context(config), _CPU_CONTEXT_TOKENS)
     seqs = options.max_num_seqs or 256
     arguments: dict[str, Any] = {
@@ -144,7 +146,7 @@ def _cpu_arguments(options: VLLMOptions, config: Mapping[str, Any]) -> dict[str,
         os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # would overrule the argument
     elif not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         available = psutil.virtual_memory().available
-        arguments["kv_cache_memory_bytes"] = int(min(_CPU_CACHE_GIB * _GIB, available / 4))
+        arguments["kv_cache_memory_bytes"] = int(min(cache_gib * _GIB, available / 4))
     return arguments
 
 
