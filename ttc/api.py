@@ -15,10 +15,10 @@ from ttc.core.errors import ConfigError, DataError, TtcError
 from ttc.core.identity import identity
 from ttc.core.protocols import Dataset, HasWeights, Task
 from ttc.core.registry import load
-from ttc.core.specs import SweepConfig, parse_config
+from ttc.core.specs import ModelSpec, SweepConfig, parse_config
 from ttc.core.types import Example, Message
-from ttc.engines.opening import open_engine, open_reward
-from ttc.run.bench import Bench, live_bench, make_benches
+from ttc.engines.opening import EMBEDDED, open_engine, open_reward
+from ttc.run.bench import Bench, live_bench, make_benches, serve
 from ttc.run.collect import check_room, save_rows
 from ttc.run.context import World
 from ttc.run.ledger import Ledger
@@ -31,6 +31,8 @@ from ttc.store.env import capture_environment, now
 from ttc.store.rundir import RunDir, find_run
 
 RESULTS = Path("results")
+EMBEDDED_TASKS = {"arithmetic", "countdown"}
+"""What the shipped pair was trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,7 @@ def make_plan(config: SweepConfig | Mapping[str, Any]) -> Plan:
     Raises:
         ConfigError, DataError, EngineError: what was asked for cannot be had.
     """
-    if not isinstance(config, SweepConfig):
-        config = parse_config(config, "configuration")
+    config = completed(config if isinstance(config, SweepConfig) else parse_config(config, "configuration"))
     benches, min_call_tokens = make_benches(config, open_engine, open_reward(config.prm))
     return Plan(config, benches, make_cells(config, [bench.subject for bench in benches], min_call_tokens))
 
@@ -85,18 +86,29 @@ def sweep(
     return run_plan(make_plan(config), out, observer, command)
 
 
+def completed(config: SweepConfig) -> SweepConfig:
+    """Return a configuration with the shipped pair where it names no model and every task is one of the pair's."""
+    if not config.models and config.tasks and {task.name for task in config.tasks} <= EMBEDDED_TASKS:
+        config = config.model_copy(update={"models": (ModelSpec(path=EMBEDDED),)})
+    if config.prm is None and any(model.path == EMBEDDED for model in config.models):
+        config = config.model_copy(update={"prm": EMBEDDED})
+    return config
+
+
 def solve_question(config: SweepConfig, question: str) -> dict[str, Any]:
     """Answer one question by the first strategy, model and budget of a configuration; returns the record.
 
     Raises:
         TtcError: with an exit code.
     """
+    config = completed(config)
     if not config.models:
         raise ConfigError("no model given", "give --model with a hub name, a folder, or http://HOST/v1#NAME")
     task: Task = load("tasks", "local")()
     asked = Message("user", task.prompt_template.replace("{question}", question))
     data = Dataset((Example("question", question, "", (asked,)),), identity(question), {})
-    bench = live_bench(config, "question", task, data, open_engine(config.models[0]), open_reward(config.prm))
+    served = serve(config.models[0], open_engine(config.models[0]), open_reward(config.prm))
+    bench = live_bench(config, "question", task, data, served)
     cell = make_cells(config, [bench.subject], config.min_call_tokens or DEFAULT_MIN_CALL_TOKENS)[0]
     return asyncio.run(_solve_one(bench, cell, config.problem_timeout_s))
 
@@ -107,7 +119,15 @@ async def _solve_one(bench: Bench, cell: Cell, timeout_s: float) -> dict[str, An
         await bench.engine.start()
         if bench.reward is not None:
             await bench.reward.start()
-        world = World(bench.engine, judge, cell.subject.sampling, cell.seed, cell.min_call_tokens, bench.reward)
+        world = World(
+            engine=bench.engine,
+            reader=judge,
+            sampling=cell.subject.sampling,
+            seed=cell.seed,
+            min_call_tokens=cell.min_call_tokens,
+            reward=bench.reward,
+            profile=bench.profile,
+        )
         totals = [Ledger(cell.total_tokens)]
         attempt = Attempt(cell.strategy.instance, bench.problems()[0], cell.budget, world, judge, timeout_s, totals)
         with watching(timeout_s):
@@ -250,9 +270,12 @@ def portable(config: SweepConfig) -> dict[str, Any]:
         task.update({key: portable_path(task[key]) for key in ("data", "name") if task.get(key)})
     for choice in [*values.get("strategies", []), *values.get("allocators", [])]:
         choice["name"] = portable_path(choice["name"])
-    for key in ("bank", "cache", "prm"):
+    for key in ("bank", "cache"):
         if values.get(key):
             values[key] = portable_path(values[key])
+    if values.get("prm"):  # one model, or `plan=MODEL,execution=MODEL`
+        named = [part.rpartition("=") for part in values["prm"].split(",")]
+        values["prm"] = ",".join(f"{key}{equals}{portable_path(path)}" for key, equals, path in named)
     return values
 
 

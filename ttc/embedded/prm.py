@@ -1,0 +1,173 @@
+"""The process reward model: a language model of both families, taught where samples of the policy go wrong.
+
+A sample is judged at its boundaries: after each newline, after each `=`, and after its end token. Two exact labels
+stand at each: whether everything up to there is right, and whether the sample that goes through there ends right.
+The first teaches quickly what an error is; the second, on average over samples, is the chance that the policy ends
+correctly from there, which is what a score should say (Snell et al. 2024, arXiv 2408.03314, section 5.1).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ttc.embedded.corpus import Question, encode_questions, padded
+from ttc.embedded.policy import Sample, Schedule, fit, model_config
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
+NO_LABEL = -1
+_OUTCOME_FROM = 0.8
+"""Share of the steps after which the second label is taught instead of the first."""
+_BATCHES_A_CHUNK = 32
+
+
+class Judged(NamedTuple):
+    """A sample with its question, and the exact labels at its boundaries."""
+
+    question: Question
+    ids: list[int]
+    """Question and solution, with the end token where it ended."""
+    boundaries: list[int]
+    """Positions in `ids` of the tokens that end a prefix."""
+    right: list[bool]
+    """Whether the prefix that ends there is right."""
+    ends_right: bool
+
+
+class Calibration(NamedTuple):
+    """score = sigmoid((logit - mean) / sigma): Platt's, as vLLM's pooler takes it."""
+
+    logit_mean: float
+    logit_sigma: float
+
+
+def judge(
+    asked: Sequence[Question], samples: Sequence[Sequence[Sample]], tokenizer: PreTrainedTokenizerFast
+) -> list[Judged]:
+    """Label every boundary of every sample."""
+    words = {i: word for word, i in tokenizer.get_vocab().items()}
+    judged = []
+    for question, prompt, drawn in zip(asked, encode_questions(asked, tokenizer), samples, strict=True):
+        for sample in drawn:
+            ids = [*prompt, *sample.tokens, *([int(tokenizer.eos_token_id)] if sample.ended else [])]
+            boundaries, right, text, good = [], [], "", True
+            for place, token in enumerate(sample.tokens):
+                text += words.get(token, "?")
+                if words.get(token) in ("\n", "="):
+                    good = good and question.is_right(text)
+                    boundaries.append(len(prompt) + place)
+                    right.append(good)
+            good = good and sample.ended and question.is_right(text) and text.endswith("}")
+            if sample.ended:
+                boundaries.append(len(ids) - 1)
+                right.append(good)
+            judged.append(Judged(question, ids, boundaries, right, good))
+    return judged
+
+
+def train_prm(
+    base: Any,
+    data: Sequence[Judged],
+    tokenizer: PreTrainedTokenizerFast,
+    schedule: Schedule,
+    seed: int,
+    folder: Path,
+    log: Callable[[int, float], None],
+) -> Any:
+    """Train a reward model on the body of a language model; returns it in float32."""
+    import torch
+    from transformers import Qwen2ForSequenceClassification
+
+    torch.manual_seed(seed)
+    config = model_config(tokenizer)
+    config.num_labels = 1
+    model = Qwen2ForSequenceClassification(config).float().train()
+    model.model.load_state_dict(base.model.state_dict())
+
+    def loss(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        ids, labels = batch
+        logits, known = _logits(model, ids), labels != NO_LABEL
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits[known], labels[known].float())
+
+    def batches(first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return _batches(data, int(tokenizer.pad_token_id), schedule, seed, first)
+
+    fit(model, loss, batches, schedule, folder, log)
+    return model.eval()
+
+
+def boundary_logits(model: Any, data: Sequence[Judged], pad: int, rows: int = 256) -> list[list[float]]:
+    """Return the model's logit at every boundary of every sample."""
+    import torch
+
+    found: list[list[float]] = [[] for _ in data]
+    order = sorted(range(len(data)), key=lambda i: len(data[i].ids))
+    for first in range(0, len(order), rows):
+        batch = order[first : first + rows]
+        with torch.inference_mode():
+            logits = _logits(model, padded([data[i].ids for i in batch], pad)).float()
+        for row, i in enumerate(batch):
+            found[i] = logits[row, data[i].boundaries].tolist()
+    return found
+
+
+def calibrate(logits: Sequence[Sequence[float]], data: Sequence[Judged]) -> Calibration:
+    """Fit the score to the chance that the policy ends correctly (Platt 1999), on problems nothing else has seen.
+
+    Every boundary of a sample has the outcome of the sample, or failure where it is wrong already.
+    """
+    import numpy as np
+    from scipy.optimize import minimize
+    from scipy.special import expit, log_expit
+
+    x = np.concatenate([np.asarray(row) for row in logits])
+    y = np.concatenate([np.full(len(row.right), float(row.ends_right)) for row in data])
+
+    def cost(ab: Any) -> tuple[float, Any]:
+        z = ab[0] * x + ab[1]
+        error = expit(z) - y
+        return -float(np.mean(y * log_expit(z) + (1 - y) * log_expit(-z))), np.array([np.mean(error * x), error.mean()])
+
+    slope, offset = minimize(cost, np.array([1.0, 0.0]), jac=True).x
+    return Calibration(-float(offset / slope), float(1 / slope))
+
+
+def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Return one logit a position: a prefix's is that of its last token, as attention only looks back."""
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    logits: torch.Tensor = model.score(hidden)[..., 0]
+    return logits
+
+
+def _batches(
+    data: Sequence[Judged], pad: int, schedule: Schedule, seed: int, first: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    chunk, skip = divmod(first, _BATCHES_A_CHUNK)
+    step = first
+    while True:
+        rng = random.Random(f"{seed} prm {chunk}")  # noqa: S311 - not a secret
+        drawn = rng.choices(data, k=schedule.batch * _BATCHES_A_CHUNK)
+        drawn.sort(key=lambda row: len(row.ids))
+        batches = [drawn[i : i + schedule.batch] for i in range(0, len(drawn), schedule.batch)]
+        rng.shuffle(batches)
+        for rows in batches[skip:]:
+            outcome = step >= _OUTCOME_FROM * schedule.steps
+            ids = padded([row.ids for row in rows], pad)
+            yield ids, _labels(rows, ids, outcome=outcome)
+            step += 1
+        chunk, skip = chunk + 1, 0
+
+
+def _labels(rows: Sequence[Judged], ids: torch.Tensor, *, outcome: bool) -> torch.Tensor:
+    import torch
+
+    labels = torch.full_like(ids, NO_LABEL)
+    for i, row in enumerate(rows):
+        values = [row.ends_right] * len(row.right) if outcome else row.right
+        labels[i, row.boundaries] = torch.tensor(values, dtype=labels.dtype)
+    return labels
