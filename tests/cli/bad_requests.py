@@ -51,7 +51,13 @@ REQUEST = [
     ),
     Case("Unknown allocator", sweep("--allocators unifrm"), 2, "unknown allocator 'unifrm'", "did you mean 'uniform'?"),
     Case("Unknown task", sweep(task="locl"), 2, "unknown task 'locl'", "did you mean 'local'?"),
-    Case("Unknown reward model", sweep("--prm nope"), 2, "unknown reward model 'nope'", "allowed: embedded, fake"),
+    Case(
+        "Unknown reward model",
+        sweep("--prm nope"),
+        2,
+        "unknown reward model 'nope'",
+        "allowed: embedded, fake, a model folder, ORGANISATION/NAME, http://HOST/v1#NAME",
+    ),
     Case(
         "Unknown engine option",
         sweep(model="'fake:fial=1'"),

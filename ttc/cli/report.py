@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ttc.cli.tree import tree_lines
 from ttc.core.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -171,6 +172,8 @@ def _show_problem(run: RunDir, problem: str) -> None:
         typer.echo(f"  {row['completion_tokens']:g} of {row['grant_tokens']} tokens in {row['calls']:g} calls")
         if "error" in row:
             typer.echo(f"  error: {row['error']}")
+        for line in tree_lines(row):
+            typer.echo(line)
         for candidate in row.get("candidates") or []:
             _show_candidate(candidate)
 

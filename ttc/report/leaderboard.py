@@ -99,8 +99,8 @@ COLUMNS = (
     Column("difference", "Against the baseline at equal tokens", "points"),
     Column("q", "q", "number"),
     Column("verdict", "Verdict"),
-    Column("n_errors", "Errors", "count"),
-    Column("n_unanswered", "Unanswered", "count"),
+    Column("n_errors", "Failed", "count"),
+    Column("n_unanswered", "No answer", "count"),
 )
 HEADERS = tuple(column.header for column in COLUMNS)
 
