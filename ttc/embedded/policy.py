@@ -62,6 +62,34 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
     )
 
 
+def as_llama(model: Any) -> Any:
+    """Return a Qwen2 model as the Llama model that computes the same.
+
+    transformers gives every Qwen2 folder the tokenizer of that family, whatever the folder holds; a Llama folder keeps
+    its own. Llama's biases cover the output projection too: zero there.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+    left_out = (
+        "model_type",
+        "architectures",
+        "use_sliding_window",
+        "sliding_window",
+        "max_window_layers",
+        "layer_types",
+    )
+    shape = {key: value for key, value in model.config.to_dict().items() if key not in left_out}
+    config = LlamaConfig(**shape, attention_bias=True)
+    classifier = hasattr(model, "score")
+    twin = (LlamaForSequenceClassification if classifier else LlamaForCausalLM)(config).to(model.dtype)
+    weights = dict(model.state_dict())
+    for name, tensor in twin.state_dict().items():
+        if name.endswith("o_proj.bias"):
+            weights[name] = tensor.new_zeros(tensor.shape)
+    twin.load_state_dict(weights)
+    return twin.eval()
+
+
 def train_policy(
     pool: Sequence[Question],
     tokenizer: PreTrainedTokenizerFast,

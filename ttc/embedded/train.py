@@ -19,7 +19,7 @@ import typer
 
 from ttc.embedded.corpus import Question, mixed_questions, questions
 from ttc.embedded.figures import draw, measure
-from ttc.embedded.policy import Sample, Schedule, draw_samples, train_policy
+from ttc.embedded.policy import Sample, Schedule, as_llama, draw_samples, train_policy
 from ttc.embedded.prm import Calibration, boundary_logits, calibrate, judge, train_prm
 from ttc.embedded.tokenizer import build_tokenizer
 
@@ -118,7 +118,7 @@ class Recipe:
         import torch
 
         shutil.rmtree(folder, ignore_errors=True)
-        model.bfloat16().save_pretrained(folder)
+        as_llama(model.bfloat16()).save_pretrained(folder)
         model.to(torch.float32)
         self.tokenizer.save_pretrained(folder)
         if calibration is not None:

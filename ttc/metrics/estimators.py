@@ -285,12 +285,13 @@ def _maj_at_k(table: Ints, k: int) -> Floats:
     total = np.zeros(len(table))
     for j in range(1, min(k, int(table[:, 0].max(initial=0))) + 1):
         rest = k - j
-        nodes, node_weights = np.polynomial.legendre.leggauss(rest // j // 2 + 1)
-        tied = (nodes + 1) / 2
         rivals = wrong >= j
+        most = int(rivals.sum(axis=1).max(initial=0))
+        nodes, node_weights = np.polynomial.legendre.leggauss(min(rest // j, most) // 2 + 1)
+        tied = (nodes + 1) / 2
         others = table[:, 1] + np.where(rivals, 0, wrong).sum(axis=1)
         state = np.repeat(_thinned(others, rest, share)[:, None, :], tied.size, axis=1)
-        for u in range(int(rivals.sum(axis=1).max(initial=0))):
+        for u in range(most):
             rows = np.flatnonzero(rivals[:, u])
             votes = _thinned(wrong[rows, u], min(j, rest), share[rows])[:, None, :]
             before = state[rows]

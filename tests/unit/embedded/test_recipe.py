@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ttc.embedded.corpus import IGNORED, mixed_questions, padded, questions, solution_batches
-from ttc.embedded.policy import Sample, Schedule, draw_samples, fit
+from ttc.embedded.policy import Sample, Schedule, as_llama, draw_samples, fit
 from ttc.embedded.prm import NO_LABEL, boundary_logits, calibrate, judge
 from ttc.embedded.tokenizer import (
     CHARACTERS,
@@ -175,6 +175,23 @@ def test_a_prefix_is_scored_by_its_last_token_alone(tiny):
             with torch.inference_mode():
                 alone = classifier(input_ids=torch.tensor([row.ids[: place + 1]])).logits[0, 0]
             assert logit == pytest.approx(float(alone), abs=1e-5)
+
+
+def test_the_folder_computes_the_same_and_keeps_its_tokenizer(tiny, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    ids = torch.tensor([ids_of(f"{QUESTION}3 5 7 8 -> 24{SOLUTION}8-5=3, left 3 3 7\n")])
+    for model, kind in zip(tiny, (AutoModelForCausalLM, AutoModelForSequenceClassification), strict=True):
+        for name, bias in model.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(bias)
+        as_llama(model).save_pretrained(tmp_path / kind.__name__)
+        TOKENIZER.save_pretrained(tmp_path / kind.__name__)
+        read = kind.from_pretrained(tmp_path / kind.__name__).eval()
+        with torch.inference_mode():
+            assert torch.allclose(read(input_ids=ids).logits, model(input_ids=ids).logits, atol=1e-5)
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / kind.__name__)
+        assert tokenizer.decode(ids[0]) == f"{QUESTION}3 5 7 8 -> 24{SOLUTION}8-5=3, left 3 3 7\n"
 
 
 def test_the_calibration_finds_the_line_that_made_the_data():

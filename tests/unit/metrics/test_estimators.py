@@ -24,7 +24,7 @@ from ttc.metrics.estimators import (
 
 
 def votes(correct, wrong, none=0):
-    return Votes(np.array([correct]), np.array([wrong], dtype=int).reshape(1, -1), np.array([none]))
+    return Votes(np.array([correct]), np.array([list(wrong)], dtype=int), np.array([none]))
 
 
 def pool(correct, wrong, none=0):
@@ -72,24 +72,28 @@ def test_maj_at_k_published(counts, k, expected):
 
 def test_maj_at_k_by_enumeration_of_subsets():
     generator = np.random.default_rng(0)
-    for _ in range(60):
-        correct, none = int(generator.integers(0, 5)), int(generator.integers(0, 3))
-        wrong = generator.integers(0, 4, int(generator.integers(0, 5))).tolist()
-        labels = pool(correct, wrong, none)
+    for _ in range(25):
+        wrong = generator.integers(0, 3, 3).tolist()
+        correct, none = int(generator.integers(0, 4)), int(generator.integers(0, 3))
+        labels = pool(correct, wrong, none)[:9]
+        none = labels.count(-1)
         for k in range(1, len(labels) + 1):
             expected = over_subsets(len(labels), k, lambda s, labels=labels: majority_chance([labels[i] for i in s]))
-            assert maj_at_k(votes(correct, wrong, none), k)[0] == pytest.approx(expected, abs=1e-12)
+            assert maj_at_k(votes(labels.count(0), Counter(x for x in labels if x > 0).values(), none), k)[0] == (
+                pytest.approx(expected, abs=1e-12)
+            )
 
 
 def test_maj_at_k_of_large_pools():
-    generator = np.random.default_rng(1)
     counts = (90, [80, 40, 30, 10, 3, 1, 1, 1], 44)
-    labels = np.array(pool(*counts))
-    drawn = generator.permuted(np.tile(labels, (20_000, 1)), axis=1)[:, :40]
-    mean = float(np.mean([majority_chance(row) for row in drawn.tolist()]))
+    drawn = np.random.default_rng(1).multivariate_hypergeometric([90, *counts[1], 44], 40, size=20_000)[:, :-1]
+    tied = (drawn == drawn.max(axis=1, keepdims=True)).sum(axis=1)
+    mean = np.mean((drawn[:, 0] == drawn.max(axis=1)) / tied)
     assert maj_at_k(votes(*counts), 40)[0] == pytest.approx(mean, abs=0.012)
+    # A thousand samples and more overflow nothing.
     assert maj_at_k(votes(600, [400], 500), 1)[0] == pytest.approx(0.4)
-    assert maj_at_k(votes(600, [400], 500), 1500)[0] == pytest.approx(1)  # nothing overflows
+    assert maj_at_k(votes(5, [2], 1493), 1500)[0] == pytest.approx(1)
+    assert maj_at_k(votes(3, [3], 1494), 1500)[0] == pytest.approx(0.5)
 
 
 def test_many_problems_at_once_are_each_their_own():
@@ -118,7 +122,7 @@ def test_best_of_n_published():
 
 def test_best_of_n_by_enumeration_of_subsets():
     generator = np.random.default_rng(2)
-    scores = generator.integers(0, 4, (40, 7)).astype(float)  # many ties
+    scores = generator.integers(0, 4, (20, 6)).astype(float)  # many ties
     scores[generator.random(scores.shape) < 0.2] = np.nan
     right = generator.random(scores.shape) < 0.4
 
@@ -127,16 +131,16 @@ def test_best_of_n_by_enumeration_of_subsets():
         best = [i for i in known if row[i] == max(row[j] for j in known)]
         return Fraction(sum(int(marks[i]) for i in best), max(1, len(best)))
 
-    for k in range(1, 8):
+    for k in range(1, 7):
         expected = [
-            over_subsets(7, k, lambda s, r=r, m=m: outcome(r, m, s)) for r, m in zip(scores, right, strict=True)
+            over_subsets(6, k, lambda s, r=r, m=m: outcome(r, m, s)) for r, m in zip(scores, right, strict=True)
         ]
         assert best_of_n_at_k(scores, right, k) == pytest.approx(expected)
 
 
 def test_weighted_vote_within_its_standard_error_of_enumeration():
     generator = np.random.default_rng(3)
-    labels = generator.integers(-1, 4, (30, 8))
+    labels = generator.integers(-1, 4, (12, 7))
     weights = generator.integers(0, 4, labels.shape) / 4  # ties, and weights of nothing
     right = labels == 2
 
@@ -146,15 +150,15 @@ def test_weighted_vote_within_its_standard_error_of_enumeration():
         best = [a for a, total in totals.items() if total == max(totals.values())]
         return Fraction(int("2" in best), max(1, len(best)))
 
-    for k in (1, 3, 5, 8):
+    for k in (1, 3, 5, 7):
         exact = np.array(
-            [over_subsets(8, k, lambda s, r=r, w=w: outcome(r, w, s)) for r, w in zip(labels, weights, strict=True)]
+            [over_subsets(7, k, lambda s, r=r, w=w: outcome(r, w, s)) for r, w in zip(labels, weights, strict=True)]
         )
         found = weighted_vote_at_k(labels, weights, right, k, subsets=2000, seed=k)
         assert (np.abs(found.value - exact) <= 4 * found.standard_error + 1e-9).all()
         if k == 3:
             assert found.standard_error == pytest.approx(np.sqrt(exact * (1 - exact) / 2000), abs=0.003)
-    assert (found.standard_error < 1e-12).all()  # one subset of all eight
+    assert (found.standard_error < 1e-12).all()  # one subset of all seven
 
 
 def test_equal_weights_are_the_majority():
@@ -170,9 +174,9 @@ def test_equal_weights_are_the_majority():
 )
 def test_expected_window_samples_published_and_simulated(chances, window, cap, expected):
     assert expected_window_samples(chances, window, cap) == pytest.approx(expected, abs=1e-4)
-    labels = np.random.default_rng(4).choice(len(chances), p=chances, size=(4000, cap))
+    labels = np.random.default_rng(4).choice(len(chances), p=chances, size=(2000, cap))
     drawn = early_stopping_consistency(labels, window=window, cap=cap).drawn
-    assert drawn.mean() == pytest.approx(expected, abs=4 * drawn.std() / math.sqrt(4000) + 1e-9)
+    assert drawn.mean() == pytest.approx(expected, abs=4 * drawn.std() / math.sqrt(2000) + 1e-9)
 
 
 def windows_one_by_one(labels, window, cap):
@@ -211,12 +215,9 @@ def test_stopping_rules_one_run_at_a_time(most):
         assert list(zip(found.drawn, found.answer, strict=True)) == expected
 
 
-@pytest.mark.parametrize(("b", "least"), enumerate([4, 6, 8, 9, 11, 12, 14]))
+@pytest.mark.parametrize(("b", "least"), list(enumerate([4, 6, 8, 9, 11, 12, 14])))
 def test_beta_rule_stops_at_the_published_counts(b, least):
-    labels = np.array([[1] * b + [0] * 20])
-    # With b > 1 others first the others may lead to a stop of their own: only 4 in a row do, and these are spread out.
-    spread = [0, 1] * b + [0] * 20
-    labels = np.array([spread])
+    labels = np.array([[0, 1] * b + [0] * 20])
     found = adaptive_consistency(labels)
     assert (found.drawn[0], found.answer[0]) == (b + least, 0)
 

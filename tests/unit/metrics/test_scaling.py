@@ -66,15 +66,15 @@ def test_fit_is_no_worse_than_scipys():
 
 
 def test_intervals_of_the_fit_cover():
-    generator = np.random.default_rng(2)
+    generator = np.random.default_rng(5)
     hits = np.zeros(2)
     for run in range(150):
         # Each problem reaches the ceiling or does not, after a number of attempts of its own.
         able, needed = generator.random(120) < 0.7, generator.geometric(0.15, 120)
         scores = (able[:, None] & (needed[:, None] <= UNITS)).astype(float)
-        found = fit_saturation(UNITS, scores, resamples=300, seed=run)
+        found = fit_saturation(UNITS, scores, resamples=200, seed=run)
         hits += [found.ceiling.low <= 0.7 <= found.ceiling.high, found.rate.low <= 0.15 <= found.rate.high]
-    assert (hits / 150 > 0.89).all()
+    assert (hits / 150 > 0.9).all()
 
 
 def test_nothing_is_read_beyond_the_stated_range():
@@ -127,7 +127,7 @@ def test_noisy_fits_are_no_worse_than_a_global_search():
     found = fit_scaling(X, y, "sigmoid")
 
     def loss(v):
-        return float(np.sum((v[0] / (1 + (v[1] / np.log(X)) ** 0 * np.exp(-v[2] * (np.log(X) - v[1]))) - y) ** 2))
+        return float(np.sum((v[0] / (1 + np.exp(-v[2] * (np.log(X) - v[1]))) - y) ** 2))
 
     other = scipy.optimize.differential_evolution(loss, [(0, 1), (0, 14), (0, 10)], rng=1, tol=1e-10)
     assert float(np.sum((found.predict(X) - y) ** 2)) <= other.fun * (1 + 1e-5)
