@@ -104,7 +104,7 @@ def kinetics_cost(
     (top-k sparse attention), and traces no longer share reads of the prompt. Large batches are assumed, in which
     reading the parameters costs nothing.
 
-    Source: Kinetics, Sadhukhan et al. 2025 (arXiv 2506.05333), section 3 and, for sparse attention, section 5.
+    Source: Kinetics, Sadhukhan et al. 2025 (arXiv 2506.05333).
 
     Raises:
         ValueError: a negative length, or shapes that do not fit.

@@ -167,7 +167,7 @@ def weighted_vote_at_k(
     `labels` (P, n) are integers, equal for equal answers of one problem, -1 for none; `weights` and `correct` are (P, n).
     There is no closed form.
 
-    Source: weighted best-of-N, Snell et al. 2024 (arXiv 2408.03314), section 3.
+    Source: weighted best-of-N, Snell et al. 2024 (arXiv 2408.03314).
 
     Raises:
         ValueError: the shapes differ, not 1 <= k <= n, fewer than 2 subsets, or a weight is negative or not finite.

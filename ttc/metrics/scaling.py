@@ -126,7 +126,8 @@ def fit_saturation(
 
     `units` (K,) are the numbers of attempts or rounds, `scores` (P, K) each problem's score after them, `start` (P,) its
     score before the first, 0 by default. Least squares, weighted by one over the variance of each mean. A mixture of
-    problems of different difficulty does not have this form: fit bins, not the pooled curve.
+    problems of different difficulty does not have this form: fit bins, not the pooled curve. The rate means nothing
+    where the ceiling is the start.
 
     Source: Wang et al. 2025 (arXiv 2505.20522); the non-zero start is ours.
 
@@ -136,8 +137,8 @@ def fit_saturation(
     n, table = np.asarray(units, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] == 0 or n.shape != table.shape[1:] or np.unique(n).size < 2 or (n <= 0).any():
         raise ValueError(f"problems x two or more numbers of units are needed, not {n.shape} and {table.shape}")
-    if reach < 1:
-        raise ValueError(f"a reach of {reach} would leave out what was measured")
+    if reach < 1 or not np.isfinite(table).all():
+        raise ValueError(f"finite scores and a reach of at least 1 are needed, not {reach}")
     origin = np.zeros(len(table)) if start is None else np.asarray(start, dtype=np.float64)
     columns = np.column_stack([origin, table])
     variance = table.var(axis=0)

@@ -78,7 +78,7 @@ def bootstrap_mean(
     have the same value (one problem included) the interval is that point.
 
     Source: percentile bootstrap (Efron 1979), its tails widened by sqrt(n / (n - 1)) and Student's t, without which
-    it is too narrow for few problems (Hesterberg 2015, "What teachers should know about the bootstrap", 5.2).
+    it is too narrow for few problems (Hesterberg 2015, "What teachers should know about the bootstrap").
 
     Raises:
         ValueError: a value is not finite, or there are more than two axes.
@@ -283,7 +283,7 @@ def minimum_detectable_difference(
     `mean_square` is the mean squared difference of a problem's two scores: for 0/1 scores the share of discordant
     pairs. A difference larger than that share cannot exist, so a result above it means that the run is too small.
 
-    Source: Connor 1987, equation 3 (two-sided, normal approximation): sqrt(n) d = z_a sqrt(q) + z_b sqrt(q - d^2).
+    Source: Connor 1987 (two-sided, normal approximation): sqrt(n) d = z_a sqrt(q) + z_b sqrt(q - d^2).
 
     Raises:
         ValueError: `mean_square` outside [0, 1], or `power` or `level` outside (0, 1).
