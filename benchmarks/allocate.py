@@ -27,6 +27,7 @@ SAMPLES_EACH = 4
 
 
 def peak_mib() -> float:
+    """Return the most memory this process has held, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -90,6 +91,7 @@ def alone(prompts: int, options: int) -> dict[str, float]:
 
 
 def in_process(kind: str, prompts: int, options: int) -> dict[str, float]:
+    """Measure one size in a process of its own, so that its peak of memory is its own."""
     command = [sys.executable, __file__, "--one", kind, str(prompts), str(options)]
     row: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert row["over"] <= 0, "more was granted than the total"
@@ -97,6 +99,7 @@ def in_process(kind: str, prompts: int, options: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Print both tables, or one row as JSON for `in_process`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--beside", default="1319,5000")
     parser.add_argument("--alone", default="10000,100000,1000000")

@@ -42,6 +42,7 @@ class Row:
 
 
 def summary(what: str, n: int, found: list[tuple[float, float]]) -> Row:
+    """Return a row of (coverage, width) pairs, one a setting."""
     coverage, width = zip(*found, strict=True)
     return Row(what, n, len(found), float(np.mean(coverage)), min(coverage), float(np.mean(width)))
 
@@ -136,6 +137,7 @@ def averaged_differences(n: int, runs: int, generator: np.random.Generator) -> R
 
 
 def table(problems: list[int], runs: int, seed: int = 0) -> list[Row]:
+    """Return every interval's coverage at every number of problems."""
     rows = []
     for n in problems:
         generator = np.random.default_rng([seed, n])
@@ -146,6 +148,7 @@ def table(problems: list[int], runs: int, seed: int = 0) -> list[Row]:
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--problems", default="40,200,1000")

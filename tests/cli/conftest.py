@@ -81,7 +81,7 @@ class Blocks:
             if self.how == "catch":
                 try:
                     sum(range(1000))
-                except Exception:
+                except Exception:  # catches all it can: the watchdog must end it all the same
                     pass
             elif self.how == "calls":
                 await ctx.sample(problem.prompt, 1, ctx.sampling)

@@ -42,7 +42,7 @@ async def main(folder, then):
     await engine.close()
     try:
         await work
-    except Exception as error:
+    except Exception as error:  # whatever a closed engine raises is printed, for the test to judge
         print(type(error).__name__, error, flush=True)
 
 if __name__ == "__main__":

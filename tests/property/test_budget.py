@@ -49,7 +49,7 @@ class Recorder:
             done = await self.engine.generate(requests)
             self.generated += sum(c.usage.completion for c in done)
             return done
-        except Exception:
+        except Exception:  # counted, and raised again
             self.generated += sum(r.max_tokens for r in requests)  # nobody knows what a failed call spent
             raise
         finally:
