@@ -10,11 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ttc.allocate.allocation import Allocation, at_grants
     from ttc.allocate.baselines import equal_grants, random_grants
     from ttc.allocate.binned import BinnedPolicy, fit_bins
-    from ttc.allocate.closed_forms import coverage, informativeness, majority, smoothed_rates, success_from_nll
-    from ttc.allocate.curves import Curves, joined, origin, sample_costs
     from ttc.allocate.difficulty import ComputeOptimal, compute_optimal, difficulty_bins
     from ttc.allocate.effort import effort_for, effort_grants, shared_effort
     from ttc.allocate.exact import knapsack_dp, knapsack_exact
@@ -24,6 +21,9 @@ if TYPE_CHECKING:
     from ttc.allocate.routing import preference, route
     from ttc.allocate.saturation import Saturation, fit_saturation, saturation_point, saturation_points
     from ttc.allocate.thresholds import DualDescent, ExtendedConstant, PredictedPrice, calibrated
+    from ttc.core.allocation import Allocation, at_grants
+    from ttc.core.closed_forms import coverage, informativeness, majority, smoothed_rates, success_from_nll
+    from ttc.core.curves import Curves, joined, origin, sample_costs
 
 __all__ = [
     "Allocation",
@@ -70,47 +70,47 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Allocation": "allocation",
-    "BinnedPolicy": "binned",
-    "ComputeOptimal": "difficulty",
-    "Curves": "curves",
-    "DualDescent": "thresholds",
-    "ExtendedConstant": "thresholds",
-    "Mix": "mixture",
-    "PredictedPrice": "thresholds",
-    "Saturation": "saturation",
-    "Stream": "online",
-    "at_grants": "allocation",
-    "calibrated": "thresholds",
-    "compute_optimal": "difficulty",
-    "coverage": "closed_forms",
-    "difficulty_bins": "difficulty",
-    "effort_for": "effort",
-    "effort_grants": "effort",
-    "equal_grants": "baselines",
-    "expected_coverage": "mixture",
-    "fit_bins": "binned",
-    "fit_saturation": "saturation",
-    "informativeness": "closed_forms",
-    "joined": "curves",
-    "knapsack": "greedy",
-    "knapsack_dp": "exact",
-    "knapsack_exact": "exact",
-    "majority": "closed_forms",
-    "mixed": "mixture",
-    "origin": "curves",
-    "preference": "routing",
-    "random_grants": "baselines",
-    "route": "routing",
-    "sample_costs": "curves",
-    "saturation_point": "saturation",
-    "saturation_points": "saturation",
-    "shadow_price": "greedy",
-    "shared_effort": "effort",
-    "smoothed_rates": "closed_forms",
-    "streaming": "online",
-    "success_from_nll": "closed_forms",
-    "unbiased_coverage": "mixture",
+    "Allocation": "core.allocation",
+    "BinnedPolicy": "allocate.binned",
+    "ComputeOptimal": "allocate.difficulty",
+    "Curves": "core.curves",
+    "DualDescent": "allocate.thresholds",
+    "ExtendedConstant": "allocate.thresholds",
+    "Mix": "allocate.mixture",
+    "PredictedPrice": "allocate.thresholds",
+    "Saturation": "allocate.saturation",
+    "Stream": "allocate.online",
+    "at_grants": "core.allocation",
+    "calibrated": "allocate.thresholds",
+    "compute_optimal": "allocate.difficulty",
+    "coverage": "core.closed_forms",
+    "difficulty_bins": "allocate.difficulty",
+    "effort_for": "allocate.effort",
+    "effort_grants": "allocate.effort",
+    "equal_grants": "allocate.baselines",
+    "expected_coverage": "allocate.mixture",
+    "fit_bins": "allocate.binned",
+    "fit_saturation": "allocate.saturation",
+    "informativeness": "core.closed_forms",
+    "joined": "core.curves",
+    "knapsack": "allocate.greedy",
+    "knapsack_dp": "allocate.exact",
+    "knapsack_exact": "allocate.exact",
+    "majority": "core.closed_forms",
+    "mixed": "allocate.mixture",
+    "origin": "core.curves",
+    "preference": "allocate.routing",
+    "random_grants": "allocate.baselines",
+    "route": "allocate.routing",
+    "sample_costs": "core.curves",
+    "saturation_point": "allocate.saturation",
+    "saturation_points": "allocate.saturation",
+    "shadow_price": "allocate.greedy",
+    "shared_effort": "allocate.effort",
+    "smoothed_rates": "core.closed_forms",
+    "streaming": "allocate.online",
+    "success_from_nll": "core.closed_forms",
+    "unbiased_coverage": "allocate.mixture",
 }
 
 
@@ -120,4 +120,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'ttc.allocate' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"ttc.allocate.{_HOMES[name]}"), name)
+    return getattr(import_module(f"ttc.{_HOMES[name]}"), name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ttc.allocate.allocation import total
-from ttc.allocate.curves import IntArray
+from ttc.core.allocation import total
+from ttc.core.curves import IntArray
 from ttc.core.errors import ConfigError
 
 

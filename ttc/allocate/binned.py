@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ttc.allocate.allocation import total
-from ttc.allocate.curves import Curves, FloatArray, IntArray
 from ttc.allocate.envelope import envelope
+from ttc.core.allocation import total
+from ttc.core.curves import Curves, FloatArray, IntArray
 from ttc.core.errors import DataError
 
 

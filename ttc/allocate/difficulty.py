@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ttc.allocate.curves import FloatArray, IntArray
+from ttc.core.curves import FloatArray, IntArray
 from ttc.core.errors import DataError
 
 

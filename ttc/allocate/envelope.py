@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ttc.allocate.curves import Curves, FloatArray, IntArray
+from ttc.core.curves import Curves, FloatArray, IntArray
 
 BLOCK_OPTIONS = 1 << 20
 """Options treated at a time: temporary arrays stay small beside the curves."""

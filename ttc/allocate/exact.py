@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ttc.allocate.allocation import Allocation, admitted, allocation, total
-from ttc.allocate.curves import Curves, FloatArray, IntArray
 from ttc.allocate.greedy import knapsack
+from ttc.core.allocation import Allocation, admitted, allocation, total
+from ttc.core.curves import Curves, FloatArray, IntArray
 
 TABLE_CELLS = 50_000_000
 """Prompts times capacity that the dynamic program's table may have: 100 MB at two bytes each."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ttc.allocate.allocation import Allocation, admitted, allocation, total
-from ttc.allocate.curves import Curves, FloatArray, IntArray
 from ttc.allocate.envelope import Envelope, envelope
+from ttc.core.allocation import Allocation, admitted, allocation, total
+from ttc.core.curves import Curves, FloatArray, IntArray
 
 WINDOW = 1 << 16
 """Upgrades sorted at a time."""

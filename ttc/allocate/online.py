@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ttc.allocate.allocation import Allocation, admitted, allocation, total
-from ttc.allocate.curves import Curves, FloatArray, IntArray
 from ttc.allocate.envelope import Envelope, envelope
 from ttc.allocate.thresholds import Threshold
+from ttc.core.allocation import Allocation, admitted, allocation, total
+from ttc.core.curves import Curves, FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ttc.allocate.allocation import Allocation, allocation, total
-from ttc.allocate.curves import Curves, FloatArray
 from ttc.allocate.greedy import knapsack
+from ttc.core.allocation import Allocation, allocation, total
+from ttc.core.curves import Curves, FloatArray
 
 
 def route(preferences: ArrayLike, weak_costs: ArrayLike, strong_costs: ArrayLike, total_cost: int) -> Allocation:

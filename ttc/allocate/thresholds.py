@@ -13,10 +13,10 @@ from typing import Protocol
 
 import numpy as np
 
-from ttc.allocate.allocation import admitted, total
-from ttc.allocate.curves import Curves
 from ttc.allocate.envelope import envelope
 from ttc.allocate.greedy import critical_price
+from ttc.core.allocation import admitted, total
+from ttc.core.curves import Curves
 from ttc.core.errors import ConfigError
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from ttc.core.errors import ConfigError
 from ttc.core.profiles import ModelProfile
 from ttc.core.types import (
     Answer,
@@ -21,6 +22,11 @@ from ttc.core.types import (
     StepScores,
     Tokens,
 )
+
+if TYPE_CHECKING:  # numpy comes with them, and most commands need none
+    from ttc.core.allocation import Allocation
+    from ttc.core.curves import Curves, FloatArray
+    from ttc.core.forecast import Training
 
 Capability = Literal["live", "extends", "temperature", "top_logprobs", "reward", "score"]
 """What a strategy may need.
@@ -242,8 +248,45 @@ class Task(Protocol):
         """Load the examples. Raises DataError with file, line and field."""
 
 
-class Allocator(Protocol):
-    """Splits a run's total over its problems: a pure function. A frozen dataclass: its fields are its parameters."""
+Need = Literal["curves", "scores", "training", "bank"]
+"""What an allocator must be told: predicted curves, predicted difficulty, training problems, or a bank's own outcomes."""
 
-    def allocate(self, problem_ids: Sequence[str], total_tokens: int) -> dict[str, int]:
-        """Return each problem's grant in tokens; their sum is at most the total."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ask:
+    """What an allocator is asked: whom to split which total over, and what is known of them."""
+
+    problem_ids: tuple[str, ...]
+    total_tokens: int
+    cap_tokens: int
+    """The longest a single call may be."""
+    seed: int = 0
+    curves: Curves | None = None
+    """Predicted, in the order of `problem_ids`; an oracle's where the allocator needs a bank."""
+    scores: FloatArray | None = None
+    """Predicted chance that a single sample is right, (n,)."""
+    training: Training | None = None
+
+    def known(self) -> Curves:
+        """Return the curves. Raises ConfigError where there are none."""
+        if self.curves is None:
+            raise ConfigError("this allocator needs predicted curves", "give --predictor (ttc fit makes one)")
+        return self.curves
+
+    def learned(self) -> Training:
+        """Return the training problems. Raises ConfigError where there are none."""
+        if self.training is None:
+            raise ConfigError("this allocator learns from other problems", "give --predictor (ttc fit makes one)")
+        return self.training
+
+
+class Allocator(Protocol):
+    """Splits a total over problems: a pure function. A frozen dataclass: its fields are its parameters.
+
+    Optional attributes: `needs`, a frozenset of `Need`; `oracle`, True where it sees recorded outcomes of the very
+    problems it splits over; `pilot`, samples drawn of every problem before it is asked; `unit`, what its curves'
+    options grant (`tokens` by default).
+    """
+
+    def allocate(self, ask: Ask) -> Allocation:
+        """Return each problem's grant; their sum is at most the total."""

@@ -7,7 +7,7 @@ from numbers import Integral
 
 import numpy as np
 
-from ttc.allocate.curves import Curves, FloatArray, IntArray
+from ttc.core.curves import Curves, FloatArray, IntArray
 from ttc.core.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ttc.allocate.closed_forms import coverage
+from ttc.core.closed_forms import coverage
 from ttc.core.errors import DataError
 
 IntArray = NDArray[np.int64]
