@@ -151,6 +151,8 @@ class Completion:
     score: float | None = None
     """A reward model's score in [0, 1]."""
     from_cache: bool = False
+    member: int = 0
+    """Which member of a joint engine drew it."""
 
 
 @dataclass(frozen=True, slots=True)
