@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ttc.core.errors import ConfigError, DataError, TtcError
 from ttc.core.identity import identity
@@ -19,8 +19,9 @@ from ttc.core.specs import ModelSpec, SweepConfig, parse_config
 from ttc.core.types import Example, Message
 from ttc.engines.opening import EMBEDDED, open_engine, open_reward
 from ttc.run.bench import Bench, live_bench, make_benches, serve
-from ttc.run.collect import check_room, save_rows
+from ttc.run.collect import check_room, config_name, save_rows
 from ttc.run.context import World
+from ttc.run.features import check_features, hidden_vectors
 from ttc.run.ledger import Ledger
 from ttc.run.plan import DEFAULT_MIN_CALL_TOKENS, Cell, make_cells, run_name, spec_id
 from ttc.run.solve import Attempt, record, solve
@@ -30,6 +31,7 @@ from ttc.store.bank import Bank
 from ttc.store.env import capture_environment, now
 from ttc.store.rundir import RunDir, find_run
 
+T = TypeVar("T")
 RESULTS = Path("results")
 EMBEDDED_TASKS = {"arithmetic", "countdown"}
 """What the shipped pair was trained on."""
@@ -139,17 +141,33 @@ async def _solve_one(bench: Bench, cell: Cell, timeout_s: float) -> dict[str, An
         await judge.close()
 
 
-def collect_bank(plan: Plan, out: Path, observer: Observer | None = None, command: str = "") -> Bank:
+def collect_bank(
+    plan: Plan, out: Path, observer: Observer | None = None, command: str = "", features: str | None = None
+) -> Bank:
     """Record a bank by a plan of `collect_config`; its run lies in the bank's folder, so that it resumes.
+
+    Args:
+        plan: what to draw.
+        out: the bank's folder.
+        observer: is told what happens.
+        command: how this was asked for, for the record.
+        features: `hidden` for each problem's hidden state of the model, computed after the samples.
 
     Raises:
         TtcError: with an exit code; what is finished is kept.
     """
+    model, observer = plan.config.models[0], observer or Silent()
+    if features is not None:
+        check_features(features, model)
     check_room(plan, out)
     run = RunDir(out / "runs" / spec_id(plan.cells))
-    _run(plan, run, observer or Silent(), command)
+    _run(plan, run, observer, command)
     run.close()
-    return save_rows(plan, run, out)
+    bank = save_rows(plan, run, out)
+    if features is not None:
+        vectors = hidden_vectors(plan.benches[0], model, out, config=config_name(plan), note=observer.note)
+        asyncio.run(_interruptible(vectors))
+    return bank
 
 
 def run_plan(plan: Plan, out: Path | None = None, observer: Observer | None = None, command: str = "") -> RunDir:
@@ -185,7 +203,7 @@ def _run(plan: Plan, run: RunDir, observer: Observer, command: str) -> None:
     run.open_for_writing(portable(plan.config), spec_id(plan.cells))
     _begin(run, plan, command)
     try:
-        ran = asyncio.run(_interruptible(plan, run, observer))
+        ran = asyncio.run(_interruptible(_watched(plan, run, observer)))
     except TtcError as error:
         run.log(f"{now()} stopped: {error.message}")
         raise
@@ -196,7 +214,12 @@ def _run(plan: Plan, run: RunDir, observer: Observer, command: str) -> None:
         run.write_json("manifest.json", {**manifest, "state": "finished", "finished_at": now()})
 
 
-async def _interruptible(plan: Plan, run: RunDir, observer: Observer) -> bool:
+async def _watched(plan: Plan, run: RunDir, observer: Observer) -> bool:
+    with watching(plan.config.problem_timeout_s):
+        return await run_sweep(plan, run, observer)
+
+
+async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
     # SIGTERM ends a run as Ctrl-C does: engines are closed, what is finished is kept.
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     try:
@@ -204,8 +227,7 @@ async def _interruptible(plan: Plan, run: RunDir, observer: Observer) -> bool:
     except (NotImplementedError, RuntimeError, ValueError):
         task = None  # not in the main thread: the host program handles signals
     try:
-        with watching(plan.config.problem_timeout_s):
-            return await run_sweep(plan, run, observer)
+        return await work
     finally:
         if task is not None:
             loop.remove_signal_handler(signal.SIGTERM)

@@ -14,6 +14,7 @@ from ttc.cli.main import run
 from ttc.cli.sweep import command_line
 from ttc.engines.replay import ReplayEngine
 from ttc.store.bank import read_bank
+from ttc.store.features import read_features
 
 # The contract, word for word: a column more, less or of another type breaks somebody's script.
 COLUMNS = {
@@ -211,6 +212,29 @@ def test_collect_resumes_and_takes_in_another_temperature(folder, capsys):
     assert len(both.pools) == 2
     assert both.pools[name] == first.pools[name]
     assert sum(1 for _ in both.rows()) == 30
+
+
+def test_collect_adds_hidden_states_to_a_bank_that_has_its_samples(folder, capsys):
+    assert ttc(f"{COLLECT} --limit 2") == 0
+    assert ttc(f"{COLLECT} --limit 2 --features hidden") == 0
+    (config,) = read_bank(folder / "new").pools
+    first = read_features(folder / "new")
+    assert {name: sorted(vectors) for name, vectors in first.items()} == {config: ["p0", "p1"]}
+    assert "starting fake to read 2 prompts" in capsys.readouterr().err
+    assert ttc(f"{COLLECT} --features hidden") == 0
+    assert "starting fake to read 1 prompts" in capsys.readouterr().err
+    more = read_features(folder / "new")[config]
+    assert sorted(more) == ["p0", "p1", "p2"]
+    assert all((more[problem] == vector).all() for problem, vector in first[config].items())
+    rows = pq.read_table(folder / "new" / "features.parquet").to_pylist()
+    asked = [json.loads(line)["question"] for line in (folder / "problems.jsonl").read_text().splitlines()]
+    assert all(row["prompt_tokens"] > len(question) for row, question in zip(rows, asked, strict=True))
+
+
+def test_wrong_features_are_told_before_a_sample_is_drawn(folder, capsys):
+    assert ttc(f"{COLLECT} --features hiden") == 2
+    assert "did you mean 'hidden'?" in capsys.readouterr().err
+    assert not (folder / "new").exists()
 
 
 def test_a_smaller_collection_never_replaces_a_larger_one(folder, capsys):

@@ -34,6 +34,9 @@ def collect(
     ] = False,
     max_errors: Annotated[str, typer.Option(help="Failed problems tolerated: 1% or a number.")] = "1%",
     cache: Annotated[str | None, typer.Option(help="Folder that shares the generation cache, or off.")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="What a predictor may see: hidden, the model's last hidden state of each prompt.")
+    ] = None,
     no_text: Annotated[
         bool, typer.Option("--no-text", help="Store neither questions nor what the model wrote.")
     ] = False,
@@ -69,7 +72,7 @@ def collect(
     plan = make_plan(config)
     typer.echo(f"{len(plan.cells[0].subject.problem_ids)} problems x {n} samples", err=True)
     with make_observer(display.value, plan.cells) as observer:
-        bank = collect_bank(plan, out, observer, command_line())
+        bank = collect_bank(plan, out, observer, command_line(), features)
     _tell(bank.name, {config: len(pool) for config, pool in bank.pools.items()}, sum(1 for _ in bank.rows()), out)
 
 

@@ -24,6 +24,9 @@ from ttc.core.types import (
 )
 
 if TYPE_CHECKING:  # numpy comes with them, and most commands need none
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ttc.core.allocation import Allocation
     from ttc.core.curves import Curves, FloatArray
     from ttc.core.forecast import Training
@@ -109,6 +112,29 @@ class RewardModel(Protocol):
 
     async def score(self, problem: Problem, responses: Sequence[Steps]) -> tuple[list[StepScores], int]:
         """Return the scores, a tuple a response, and the tokens read."""
+
+    async def close(self) -> None:
+        """Stop every process this model started."""
+
+
+class Embedder(Protocol):
+    """Turns prompts into vectors that say how hard they are: a policy's own last hidden state. Nothing is generated."""
+
+    label: str
+    fingerprint: str
+    """Changes whenever an equal prompt could give another vector."""
+
+    async def start(self) -> None:
+        """Load the model. Raises EngineError with its cause."""
+
+    def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
+        """Apply the chat template exactly as the policy's engine does; `flags` are extra variables of it."""
+
+    async def embed(self, prompt: Prompt, problem_id: str) -> tuple[NDArray[np.float32], int]:
+        """Return a prompt's vector, (width,), and the tokens read; many calls may be in flight at once.
+
+        Raises EngineError where the model is dead (`fatal`) or refuses the prompt.
+        """
 
     async def close(self) -> None:
         """Stop every process this model started."""

@@ -13,11 +13,16 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ttc.core.errors import EngineError
 from ttc.core.identity import identity
 from ttc.core.protocols import Capability
 from ttc.core.types import Completion, Finish, GenRequest, Message, Problem, Prompt, Steps, StepScores, Tokens, Usage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _ARITHMETIC = re.compile(r"(\d{1,9})\s*([+*-])\s*(\d{1,9})")
 _STEP = re.compile(r"Step \d+: (right|wrong)")
@@ -51,6 +56,11 @@ def _unit(*parts: object) -> float:
     return int.from_bytes(hashlib.blake2b(data, digest_size=6).digest(), "big") / 2**48
 
 
+def _steps(question: str) -> int:
+    """Return how many steps a solution has: 2 to 5."""
+    return 2 + int(_unit("steps", question) * 4)
+
+
 class FakeEngine:
     """Implements `ttc.core.protocols.Engine`."""
 
@@ -73,8 +83,7 @@ class FakeEngine:
 
     def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
         """Return the messages' contents as code points."""
-        text = "\n".join(m.content for m in messages)
-        return Prompt(tuple(messages), tuple(map(ord, text)))
+        return _rendered(messages)
 
     def encode(self, text: str) -> Tokens:
         """Return the code points of a text."""
@@ -111,7 +120,7 @@ class FakeEngine:
 
     def _solution(self, question: str, prefix: str, seed: int) -> tuple[str, int]:
         """Return the rest of a solution after `prefix`, and how many of its steps are wrong in all."""
-        steps = 2 + int(_unit("steps", question) * 4)
+        steps = _steps(question)
         miss = (1 - self.options.p) * _unit("difficulty", question)
         marks = _STEP.findall(prefix)
         lines = []
@@ -123,6 +132,10 @@ class FakeEngine:
         # Few distinct wrong answers, so that votes can go either way.
         value = fake_gold(question) + (0 if not wrong else 1 + int(_unit("wrong", seed) * 3))
         return "".join(lines) + f"\\boxed{{{value}}}", wrong
+
+
+def _rendered(messages: Sequence[Message]) -> Prompt:
+    return Prompt(tuple(messages), tuple(map(ord, "\n".join(m.content for m in messages))))
 
 
 def _cut(text: str, request: GenRequest) -> tuple[str, str, Finish, int | str | None]:
@@ -175,3 +188,36 @@ class FakeReward:
                 row.append(0.9 * share + 0.1 * _unit("score", text))
             scores.append(tuple(row))
         return scores, self.count_tokens(problem, responses)
+
+
+class FakeEmbedder:
+    """What the fake engine knows of a question, and hashed noise: implements `ttc.core.protocols.Embedder`."""
+
+    width = 8
+    fingerprint = identity(["fake-embedder", 1])
+
+    def __init__(self, options: FakeOptions | None = None) -> None:
+        self.options = options or FakeOptions()
+        self.label = self.options.label
+
+    async def start(self) -> None:
+        """Do nothing: there is no model."""
+
+    async def close(self) -> None:
+        """Do nothing: there is no process."""
+
+    def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
+        """Return the messages' contents as code points, as the fake engine does."""
+        return _rendered(messages)
+
+    async def embed(self, prompt: Prompt, problem_id: str) -> tuple[NDArray[np.float32], int]:
+        """Return the question's difficulty in [0, 1), its steps and noise, and the prompt's length."""
+        import numpy as np
+
+        length = len(prompt.tokens)
+        if length > self.options.context_tokens:
+            raise EngineError(f"problem {problem_id!r}: {length} tokens do not fit the context of {self.label!r}")
+        question = prompt.messages[-1].content if prompt.messages else ""
+        known = [_unit("difficulty", question), float(_steps(question))]
+        noise = [_unit("noise", question, i) for i in range(self.width - len(known))]
+        return np.asarray(known + noise, dtype=np.float32), length

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from ttc.core.errors import ConfigError
 from ttc.core.parameters import validated
-from ttc.core.protocols import Engine, RewardModel
+from ttc.core.protocols import Embedder, Engine, RewardModel
 from ttc.core.specs import ModelSpec
+
+if TYPE_CHECKING:
+    from ttc.engines.fake import FakeOptions
 
 T = TypeVar("T")
 _WEB = ("http://", "https://")
@@ -26,8 +29,10 @@ def open_engine(spec: ModelSpec) -> Engine:
         ConfigError: an option is unknown or the name cannot be any model's.
         EngineError: the model cannot be found.
     """
-    if spec.path == "fake" or spec.path.startswith("fake:"):
-        return _fake(spec)
+    if _is_fake(spec):
+        from ttc.engines.fake import FakeEngine
+
+        return FakeEngine(_fake_options(spec))
     if spec.path.startswith(_WEB):
         url, name = _server(spec)
         from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
@@ -41,6 +46,30 @@ def open_engine(spec: ModelSpec) -> Engine:
     engine = VLLMEngine(_options(VLLMOptions, spec, model=spec.path))
     engine.prepare()  # a wrong name is told before anything is loaded
     return engine
+
+
+def open_embedder(spec: ModelSpec) -> Embedder:
+    """Return what tells a policy's hidden states, not started yet.
+
+    Raises:
+        ConfigError: an option is unknown, or the model is one whose hidden states cannot be had.
+        EngineError: the model cannot be found.
+    """
+    if _is_fake(spec):
+        from ttc.engines.fake import FakeEmbedder
+
+        return FakeEmbedder(_fake_options(spec))
+    if spec.path.startswith(_WEB):
+        raise ConfigError(
+            f"{spec.path} is behind a server, which tells no hidden states",
+            "give the model itself (hub name or folder), or do without these features",
+        )
+    from ttc.engines.vllm_embedding import VLLMEmbedding
+    from ttc.engines.vllm_profile import VLLMOptions
+
+    if spec.path == EMBEDDED:
+        spec = _shipped(spec, "policy")
+    return VLLMEmbedding(_options(VLLMOptions, spec, model=spec.path))
 
 
 def _shipped(spec: ModelSpec, part: str) -> ModelSpec:
@@ -65,12 +94,16 @@ def _has_host(url: str) -> bool:
         return False  # a port that is no number, or too large a one
 
 
-def _fake(spec: ModelSpec) -> Engine:
-    from ttc.engines.fake import FakeEngine, FakeOptions
+def _is_fake(spec: ModelSpec) -> bool:
+    return spec.path == "fake" or spec.path.startswith("fake:")
+
+
+def _fake_options(spec: ModelSpec) -> FakeOptions:
+    from ttc.engines.fake import FakeOptions
 
     words = [word for word in spec.path.partition(":")[2].split(";") if word]
     given = dict(word.partition("=")[::2] for word in words)
-    return FakeEngine(_options(FakeOptions, spec, **given))
+    return _options(FakeOptions, spec, **given)
 
 
 def _options(cls: type[T], spec: ModelSpec, **given: str) -> T:

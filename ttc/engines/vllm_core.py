@@ -1,6 +1,6 @@
 """One vLLM engine core: started in processes of its own, heard when it dies, ended without a trace.
 
-What text generation and scoring share. Run on a CPU only.
+What text generation, scoring and embedding share. Run on a CPU only.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ttc.core.errors import EngineError
+from ttc.core.types import Tokens
 from ttc.engines.vllm_process import CoreProcesses
 from ttc.engines.vllm_profile import set_environment
 
-Work = Literal["generate", "classify", "token_classify"]
+Work = Literal["generate", "classify", "token_classify", "embed"]
 
 _SHUTDOWN_S = 30.0
 """How long a core may take to leave by itself before it is killed."""
@@ -27,6 +28,7 @@ _MEANT_FOR: dict[Work, tuple[str, str]] = {
     "generate": ("does not generate text", "give a causal language model"),
     "classify": ("does not classify sequences", "give a model with a ...ForSequenceClassification architecture"),
     "token_classify": ("does not classify tokens", "give a model with a ...ForProcessRewardModel architecture"),
+    "embed": ("tells no hidden states", "give a causal language model"),
 }
 # What building an engine raises: vLLM and what it stands on have no common class.
 _START_ERRORS = (
@@ -110,6 +112,35 @@ class VLLMCore:
     def next_id(self) -> str:
         """Return a name for a request."""
         return str(next(self._ids))
+
+    async def pool(self, work: Work, tokens: Tokens, problem_id: str) -> Any:
+        """Have a pooling model read one list of tokens; returns vLLM's own output.
+
+        Raises EngineError for a list that does not fit the context, for a refused one, and for a dead engine: at once,
+        then and at every later call.
+        """
+        loaded = self.alive()
+        if not 0 < len(tokens) <= loaded.context_tokens:
+            raise EngineError(
+                f"problem {problem_id!r}: {len(tokens)} tokens do not fit the context of {loaded.context_tokens} "
+                f"tokens of {self._label!r}",
+                "raise its max_model_len, or shorten what it reads",
+            )
+        from vllm import PoolingParams
+
+        prompt = {"type": "token", "prompt_token_ids": list(tokens)}
+        final: Any = None
+        try:
+            # Parameters serve one request: vLLM writes into them.
+            async for output in loaded.engine.encode(prompt, PoolingParams(task=work), self.next_id()):
+                final = output
+        except (loaded.dead, *loaded.refused) as error:
+            raise self.failed(error, problem_id) from error
+        if final is None or final.error is not None:
+            if self.closed:
+                raise self.died()
+            raise EngineError(f"vLLM ended problem {problem_id!r} without a result", retryable=True)
+        return final
 
     def failed(self, error: Exception, problem_id: str) -> EngineError:
         """Say what a request's failure means: the engine died, or it refused this one."""

@@ -118,21 +118,7 @@ class VLLMEngine:
 
     def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
         """Apply the chat template, with the header of the assistant's turn."""
-        from jinja2 import TemplateError
-
-        tokenizer = self._alive().tokenizer
-        chat = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            ids = tokenizer.apply_chat_template(
-                chat, tokenize=True, add_generation_prompt=True, return_dict=False, **(flags or {})
-            )
-        except (TemplateError, ValueError) as error:
-            roles = ", ".join(message.role for message in messages)
-            raise ConfigError(
-                f"the chat template of {self.label!r} refuses a chat of {roles}: {one_line(error)}",
-                "some templates take no system message",
-            ) from error
-        return Prompt(tuple(messages), tuple(ids))
+        return render_chat(self._alive().tokenizer, self.label, messages, flags)
 
     def encode(self, text: str) -> Tokens:
         """Return the tokens of a text, without special tokens around it."""
@@ -252,6 +238,29 @@ class VLLMEngine:
             token_logprobs=logprobs,
             token_confidences=confidences,
         )
+
+
+def render_chat(
+    tokenizer: Any, label: str, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None
+) -> Prompt:
+    """Apply a tokenizer's chat template, with the header of the assistant's turn; `label` is the model's.
+
+    Raises ConfigError where the template refuses the chat.
+    """
+    from jinja2 import TemplateError
+
+    chat = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        ids = tokenizer.apply_chat_template(
+            chat, tokenize=True, add_generation_prompt=True, return_dict=False, **(flags or {})
+        )
+    except (TemplateError, ValueError) as error:
+        roles = ", ".join(message.role for message in messages)
+        raise ConfigError(
+            f"the chat template of {label!r} refuses a chat of {roles}: {one_line(error)}",
+            "some templates take no system message",
+        ) from error
+    return Prompt(tuple(messages), tuple(ids))
 
 
 class _StatisticsLogger:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ttc.core.errors import EngineError
 from ttc.core.identity import identity
 from ttc.core.types import Tokens
 from ttc.engines.fingerprint import count_parameters, find_model, fingerprint_folder, model_label, read_config
@@ -48,7 +47,6 @@ class VLLMPooling:
         self.fingerprint = f"{engine_fingerprint(options, fingerprint_folder(folder))}+{identity(asked)}"
         self._work: Work = "token_classify" if form.kind == "token_classify" else "classify"
         self._core = VLLMCore(self.label)
-        self._params: Any = None
 
     @property
     def format(self) -> RewardFormat:
@@ -58,9 +56,6 @@ class VLLMPooling:
     async def start(self) -> None:
         """Load the model. Raises EngineError with its cause."""
         await self._core.start(self._work, self._arguments)
-        from vllm import PoolingParams
-
-        self._params = PoolingParams
 
     async def read(self, tokens: Tokens, problem_id: str) -> Scored:
         """Score one list of tokens.
@@ -68,25 +63,7 @@ class VLLMPooling:
         Raises EngineError for one that does not fit the context, for a refused one, and for a dead engine: at once,
         then and at every later call.
         """
-        loaded = self._core.alive()
-        if not 0 < len(tokens) <= loaded.context_tokens:
-            raise EngineError(
-                f"problem {problem_id!r}: {len(tokens)} tokens do not fit the context of {loaded.context_tokens} "
-                f"tokens of the reward model {self.label!r}",
-                "raise its max_model_len, or lower max_tokens",
-            )
-        prompt = {"type": "token", "prompt_token_ids": list(tokens)}
-        params = self._params(task=self._work)  # vLLM writes into them
-        final: Any = None
-        try:
-            async for output in loaded.engine.encode(prompt, params, self._core.next_id()):
-                final = output
-        except (loaded.dead, *loaded.refused) as error:
-            raise self._core.failed(error, problem_id) from error
-        if final is None or final.error is not None:
-            if self._core.closed:
-                raise self._core.died()
-            raise EngineError(f"vLLM ended problem {problem_id!r} without a score", retryable=True)
+        final = await self._core.pool(self._work, tokens, problem_id)
         rows = final.outputs.data.tolist()
         if self._work == "classify":
             rows = [rows]

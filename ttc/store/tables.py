@@ -14,7 +14,7 @@ from ttc.core.errors import StorageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TableName = Literal["cells", "records", "candidates", "allocation", "problems", "bank"]
+TableName = Literal["cells", "records", "candidates", "allocation", "problems", "bank", "features"]
 
 # Column name -> type; `?` marks a column that may be null.
 SCHEMAS: dict[TableName, dict[str, str]] = {
@@ -109,6 +109,13 @@ SCHEMAS: dict[TableName, dict[str, str]] = {
         "logprob": "float?",
         "score": "float?",
     },
+    "features": {
+        "problem_id": "str",
+        "config": "str",
+        "vector": "vector",
+        "prompt_tokens": "int?",
+        "source": "str?",
+    },
 }
 
 
@@ -116,7 +123,13 @@ def schema(name: TableName) -> pa.Schema:
     """Return the Arrow schema of a table."""
     import pyarrow as pa
 
-    types = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    types = {
+        "str": pa.string(),
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "bool": pa.bool_(),
+        "vector": pa.list_(pa.float32()),
+    }
     return pa.schema(
         [pa.field(column, types[kind.rstrip("?")], kind.endswith("?")) for column, kind in SCHEMAS[name].items()]
     )

@@ -187,7 +187,7 @@ def test_json_lines_and_parquet_hold_the_same_rows(tmp_path_factory, drawn):
 
 @pytest.mark.parametrize("name", list(SCHEMAS))
 def test_every_table_holds_its_columns_and_types_and_leaves_others_out(tmp_path, name):
-    example = {"str": "é", "int": 3, "float": 0.5, "bool": True}
+    example = {"str": "é", "int": 3, "float": 0.5, "bool": True, "vector": [0.5, -2.0]}
     full = {column: example[kind.rstrip("?")] for column, kind in SCHEMAS[name].items()}
     empty = {column: None if kind.endswith("?") else full[column] for column, kind in SCHEMAS[name].items()}
     write_table(to_table(name, [{**full, "other": 1}, empty]), tmp_path / "t.parquet")
