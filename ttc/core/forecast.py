@@ -7,16 +7,21 @@ right stands in `Outcomes` alone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttc.core.curves import Curves, FloatArray, IntArray
-from ttc.core.errors import DataError
+from ttc.core.errors import DataError, did_you_mean
+from ttc.core.registry import load, names
+
+PREDICTOR_FILE = "predictor.json"
+"""What every kind of predictor writes; its key `kind` is the name it is registered by."""
 
 Unit = Literal["tokens", "calls"]
 """What an option grants.
@@ -158,3 +163,24 @@ class PredictorKind(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Predictor:
         """Read what `save` wrote. Raises DataError where it is none, or damaged."""
+
+
+def load_predictor(folder: Path) -> Predictor:
+    """Read a stored predictor with the registered class that wrote it.
+
+    Raises:
+        DataError: there is none, it is damaged, or its kind is not installed.
+    """
+    file = folder / PREDICTOR_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not whole JSON"
+        raise DataError(f"{folder} holds no predictor: {file.name}: {reason}", "make one: ttc fit") from error
+    kind = content.get("kind") if isinstance(content, dict) else None
+    # Only what is installed is loaded: a file that names a module of its own would else be run.
+    if not isinstance(kind, str) or kind not in names("predictors"):
+        raise DataError(
+            f"{file} names an unknown kind of predictor: {kind!r}", did_you_mean(str(kind), names("predictors"))
+        )
+    return cast("PredictorKind", load("predictors", kind)).load(folder)

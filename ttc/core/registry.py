@@ -1,4 +1,4 @@
-"""Find strategies, allocators, tasks and engines by name: entry points, or `file.py:Class`."""
+"""Find strategies, allocators, predictors, tasks and engines by name: entry points, or `file.py:Class`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ttc.core.errors import ConfigError, did_you_mean
 from ttc.core.identity import identity
 
-Kind = Literal["strategies", "allocators", "tasks", "engines"]
+Kind = Literal["strategies", "allocators", "predictors", "tasks", "engines"]
 
 
 @dataclass(frozen=True, slots=True)
