@@ -23,14 +23,15 @@ class Mix:
     """Expected share of problems solved, on the rates it was fitted on."""
 
 
-def mixed(rates: ArrayLike, sample_tokens: ArrayLike, tokens_per_problem: int) -> Mix:
+def mixed(rates: ArrayLike, sample_tokens: ArrayLike, tokens_per_problem: int, most: ArrayLike | None = None) -> Mix:
     """Return the mix with the best expected share of problems that any sample solves.
 
     `rates` is (configurations, problems), success rates of a single sample on training problems, best smoothed
-    (`smoothed_rates`); `sample_tokens` is (configurations,), whole tokens a sample. Adds the sample that gains most
-    per token for as long as one fits, from nothing and from each single configuration, then exchanges samples while
-    that helps. Never worse than the best single configuration; with equal costs at least 1 - 1/e of the optimum. The
-    objective and the exchange are OSCA's (Zhang et al. 2024, arXiv 2410.22480).
+    (`smoothed_rates`); `sample_tokens` is (configurations,), whole tokens a sample; `most`, (configurations,), limits the
+    samples of each where a bank holds no more. Adds the sample that gains most per token for as long as one fits, from
+    nothing and from each single configuration, then exchanges samples while that helps. Never worse than the best
+    single configuration; with equal costs at least 1 - 1/e of the optimum. The objective and the exchange are OSCA's
+    (Zhang et al. 2024, arXiv 2410.22480).
 
     Raises:
         DataError: shapes that do not fit, a rate outside [0, 1], a sample that costs nothing.
@@ -41,19 +42,32 @@ def mixed(rates: ArrayLike, sample_tokens: ArrayLike, tokens_per_problem: int) -
     )
     if p.ndim != 2 or costs.shape != p.shape[:1] or not p.size or costs.min() < 1 or p.min() < 0 or p.max() > 1:
         raise DataError("a mix needs rates in [0, 1] (configurations, problems) and at least 1 token a sample of each")
-    starts = [np.zeros(costs.size, dtype=np.int64), *np.diag(tokens_per_problem // costs)]
-    counts = max(
-        (_filled(p, costs, start, tokens_per_problem) for start in starts), key=lambda c: expected_coverage(p, c)
-    )
-    counts = _climbed(p, costs, counts, tokens_per_problem)
-    return Mix(counts, int(counts @ costs), expected_coverage(p, counts))
+    limits = tokens_per_problem // costs if most is None else np.minimum(tokens_per_problem // costs, most)
+    room = _Room(p, costs, tokens_per_problem, limits.astype(np.int64))
+    starts = [np.zeros(costs.size, dtype=np.int64), *np.diag(room.most)]
+    counts = _climbed(room, max((_filled(room, start) for start in starts), key=room.value))
+    return Mix(counts, int(counts @ costs), room.value(counts))
 
 
-def _filled(p: FloatArray, costs: IntArray, counts: IntArray, tokens: int) -> IntArray:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Room:
+    """What a mix is made of, and within which limits."""
+
+    rates: FloatArray
+    costs: IntArray
+    tokens: int
+    most: IntArray
+
+    def value(self, counts: IntArray) -> float:
+        return expected_coverage(self.rates, counts)
+
+
+def _filled(room: _Room, counts: IntArray) -> IntArray:
     """Add the sample that gains most per token for as long as one fits."""
+    p, costs = room.rates, room.costs
     counts, unsolved = counts.copy(), np.prod((1 - p) ** counts[:, None], axis=0)
-    left = tokens - int(counts @ costs)
-    while (fits := costs <= left).any():
+    left = room.tokens - int(counts @ costs)
+    while (fits := (costs <= left) & (counts < room.most)).any():
         best = int(np.where(fits, (p @ unsolved) / costs, -1.0).argmax())
         counts[best] += 1
         unsolved = unsolved * (1 - p[best])
@@ -61,28 +75,27 @@ def _filled(p: FloatArray, costs: IntArray, counts: IntArray, tokens: int) -> In
     return counts
 
 
-def _climbed(p: FloatArray, costs: IntArray, counts: IntArray, tokens: int) -> IntArray:
+def _climbed(room: _Room, counts: IntArray) -> IntArray:
     """Exchange samples of one configuration for one of another, until no exchange gains anything."""
-    best = expected_coverage(p, counts)
+    best = room.value(counts)
     while True:
-        others = [_exchanged(p, costs, counts, pair, tokens) for pair in itertools.permutations(range(costs.size), 2)]
-        top = max((o for o in others if o is not None), key=lambda c: expected_coverage(p, c), default=counts)
-        if expected_coverage(p, top) <= best + 1e-12:
+        others = [_exchanged(room, counts, out, into) for out, into in itertools.permutations(range(counts.size), 2)]
+        top = max((o for o in others if o is not None), key=room.value, default=counts)
+        if room.value(top) <= best + 1e-12:
             return counts
-        counts, best = top, expected_coverage(p, top)
+        counts, best = top, room.value(top)
 
 
-def _exchanged(p: FloatArray, costs: IntArray, counts: IntArray, pair: tuple[int, int], tokens: int) -> IntArray | None:
-    """Take out of the first of a pair what one more of the second needs, and fill what room is left over."""
-    out, into = pair
-    over = int(counts @ costs + costs[into]) - tokens
-    removed = max(1, -(-over // int(costs[out])))
-    if counts[out] < removed:
+def _exchanged(room: _Room, counts: IntArray, out: int, into: int) -> IntArray | None:
+    """Take out of one configuration what one more sample of another needs, and fill what room is left over."""
+    over = int(counts @ room.costs + room.costs[into]) - room.tokens
+    removed = max(1, -(-over // int(room.costs[out])))
+    if counts[out] < removed or counts[into] >= room.most[into]:
         return None
     other = counts.copy()
     other[out] -= removed
     other[into] += 1
-    return _filled(p, costs, other, tokens)
+    return _filled(room, other)
 
 
 def expected_coverage(rates: ArrayLike, counts: ArrayLike) -> float:

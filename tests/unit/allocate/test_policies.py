@@ -140,6 +140,17 @@ def test_a_mix_joins_configurations_that_solve_different_problems():
         mixed(rates, [10, 0, 10], 40)
 
 
+def test_a_mix_takes_no_more_of_each_than_there_are():
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        rates, costs, most = rng.beta(0.4, 1.0, (3, 12)), rng.integers(1, 4, 3), rng.integers(0, 4, 3)
+        mix = mixed(rates, costs, 8, most)
+        assert (mix.counts <= most).all()
+        assert mix.tokens == np.dot(mix.counts, costs) <= 8
+        fits = [m for m in itertools.product(*(range(k + 1) for k in most)) if np.dot(m, costs) <= 8]
+        assert mix.value >= 0.95 * max(expected_coverage(rates, m) for m in fits)
+
+
 def test_unbiased_coverage_counts_the_ways_to_draw():
     correct, samples, counts = np.array([[3, 0, 5], [1, 2, 0]]), np.array([[10, 10, 6], [4, 4, 4]]), [5, 2]
     expected = []
