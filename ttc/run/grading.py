@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from ttc.core.protocols import Checker
+from ttc.core.registry import UserModule, user_module
 from ttc.core.types import Completion
 
 Verdict = bool | Literal["timeout", "error"]
@@ -235,7 +236,7 @@ class _Pool:
                 max_workers=self._workers,
                 max_tasks=_TASKS_PER_WORKER,
                 initializer=_start_worker,
-                initargs=(self._checker,),
+                initargs=(user_module(self._checker), self._checker),
                 context=multiprocessing.get_context("forkserver"),
             )
         bounded = (function, self._time_limit_s + _ORPHAN_S, *arguments)
@@ -260,7 +261,7 @@ _worker_checker: Checker
 """Set in a worker process only."""
 
 
-def _start_worker(checker: Checker) -> None:
+def _start_worker(_module: UserModule | None, checker: Checker) -> None:
     global _worker_checker  # noqa: PLW0603 - a worker process belongs to one checker
     _worker_checker = checker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
