@@ -24,6 +24,7 @@ from ttc.engines.vllm_profile import VLLMOptions
 from ttc.run.bench import TaskJudge
 from ttc.run.context import World
 from ttc.run.grading import CheckerGrader
+from ttc.run.granting import Fixed
 from ttc.run.ledger import Ledger
 from ttc.run.solve import Attempt, solve
 from ttc.testing.tiny_model import build_tiny_model
@@ -44,9 +45,9 @@ async def through_ttc(engine: VLLMEngine, asked: list[Problem], samples: int, sa
     judge = TaskJudge(CheckerGrader(NumericChecker(), {p.id: "0" for p in asked}, 1, 10.0))
     world = World(engine, judge, sampling, SEED, 16)
     grant = samples * sampling.max_tokens
-    total = Ledger(grant * len(asked))
+    granter = Fixed(Ledger(grant * len(asked)), {p.id: grant for p in asked})
     strategy = BestOfN(n=samples, select="logprob")
-    attempts = [Attempt(strategy, p, grant, world, judge, 600.0, (total,)) for p in asked]
+    attempts = [Attempt(strategy, p, (granter,), world, judge, 600.0) for p in asked]
     outcomes = await asyncio.gather(*(solve(attempt) for attempt in attempts))
     return sum(o.meter.usage.completion for rows in outcomes for o in rows)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
+import warnings
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,17 +19,20 @@ from ttc.core.specs import ModelSpec, SweepConfig, parse_config
 from ttc.core.types import Example, Message
 from ttc.engines.opening import EMBEDDED, open_engine, open_reward
 from ttc.run.bench import Bench, live_bench, make_benches, serve
-from ttc.run.collect import check_room, config_name, save_rows
+from ttc.run.collect import check_room, save_rows
 from ttc.run.context import World
 from ttc.run.features import check_features, hidden_vectors
+from ttc.run.forecasting import teller
+from ttc.run.granting import Fixed
 from ttc.run.ledger import Ledger
-from ttc.run.plan import DEFAULT_MIN_CALL_TOKENS, Cell, make_cells, run_name, spec_id
+from ttc.run.plan import DEFAULT_MIN_CALL_TOKENS, Cell, configuration, make_cells, run_name, spec_id
 from ttc.run.solve import Attempt, record, solve
 from ttc.run.sweep import Observer, Plan, run_sweep
 from ttc.run.watchdog import watching
 from ttc.store.bank import Bank
 from ttc.store.env import capture_environment, now
 from ttc.store.rundir import RunDir, find_run
+from ttc.trackers import find, send
 
 T = TypeVar("T")
 RESULTS = Path("results")
@@ -39,10 +42,14 @@ EMBEDDED_TASKS = {"arithmetic", "countdown"}
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """An observer that hears everything and says nothing."""
+    """An observer that hears everything and passes on warnings only."""
 
     def note(self, text: str) -> None:
         """Ignore it."""
+
+    def warn(self, text: str) -> None:
+        """Make it a warning of Python's."""
+        warnings.warn(text, stacklevel=5)
 
     def cell_started(self, cell: object, done: Sequence[Mapping[str, Any]]) -> None:
         """Ignore it."""
@@ -64,8 +71,11 @@ def make_plan(config: SweepConfig | Mapping[str, Any]) -> Plan:
         ConfigError, DataError, EngineError: what was asked for cannot be had.
     """
     config = completed(config if isinstance(config, SweepConfig) else parse_config(config, "configuration"))
+    for word in config.track:
+        find(word)
     benches, min_call_tokens = make_benches(config, open_engine, open_reward(config.prm))
-    return Plan(config, benches, make_cells(config, [bench.subject for bench in benches], min_call_tokens))
+    subjects = [bench.subject for bench in benches]
+    return Plan(config, benches, make_cells(config, subjects, min_call_tokens, teller(config, benches)))
 
 
 def sweep(
@@ -130,8 +140,9 @@ async def _solve_one(bench: Bench, cell: Cell, timeout_s: float) -> dict[str, An
             reward=bench.reward,
             profile=bench.profile,
         )
-        totals = [Ledger(cell.total_tokens)]
-        attempt = Attempt(cell.strategy.instance, bench.problems()[0], cell.budget, world, judge, timeout_s, totals)
+        (problem,) = bench.problems()
+        granter = Fixed(Ledger(cell.total_tokens), {problem.id: cell.budget})
+        attempt = Attempt(cell.strategy.instance, problem, (granter,), world, judge, timeout_s)
         with watching(timeout_s):
             return record(attempt, await solve(attempt), store_text=True)
     finally:
@@ -165,8 +176,10 @@ def collect_bank(
     run.close()
     bank = save_rows(plan, run, out)
     if features is not None:
-        vectors = hidden_vectors(plan.benches[0], model, out, config=config_name(plan), note=observer.note)
-        asyncio.run(_interruptible(vectors))
+        vectors = hidden_vectors(
+            plan.benches[0], model, out, config=configuration(plan.cells[0].subject), note=observer.note
+        )
+        _until_done(vectors)
     return bank
 
 
@@ -191,6 +204,8 @@ def run_plan(plan: Plan, out: Path | None = None, observer: Observer | None = No
             # A run that failed before its first record has nothing to report: the first failure is the news.
             if failure is None:
                 raise
+        else:
+            _track(plan.config.track, run, observer or Silent())
         if failure is not None:
             raise failure
     finally:
@@ -198,12 +213,19 @@ def run_plan(plan: Plan, out: Path | None = None, observer: Observer | None = No
     return run
 
 
+def _track(words: Sequence[str], run: RunDir, observer: Observer) -> None:
+    if words:
+        observer.note(f"logging the run to {', '.join(words)}")
+    for sent in send(words, run.path, run.report):
+        (observer.note if sent.failure is None else observer.warn)(sent.line)
+
+
 def _run(plan: Plan, run: RunDir, observer: Observer, command: str) -> None:
     """Open the folder and run what is left of the plan; the folder stays locked."""
     run.open_for_writing(portable(plan.config), spec_id(plan.cells))
     _begin(run, plan, command)
     try:
-        ran = asyncio.run(_interruptible(_watched(plan, run, observer)))
+        ran = _until_done(_watched(plan, run, observer))
     except TtcError as error:
         run.log(f"{now()} stopped: {error.message}")
         raise
@@ -219,11 +241,20 @@ async def _watched(plan: Plan, run: RunDir, observer: Observer) -> bool:
         return await run_sweep(plan, run, observer)
 
 
+def _until_done(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; SIGTERM ends it as Ctrl-C does: engines are closed, what is finished is kept."""
+    try:
+        return asyncio.run(_interruptible(work))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
 async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
-    # SIGTERM ends a run as Ctrl-C does: engines are closed, what is finished is kept.
+    # Cancelled, not sent on as SIGINT: a shell script starts its background jobs with that ignored.
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     try:
-        loop.add_signal_handler(signal.SIGTERM, os.kill, os.getpid(), signal.SIGINT)
+        if task is not None:
+            loop.add_signal_handler(signal.SIGTERM, task.cancel)
     except (NotImplementedError, RuntimeError, ValueError):
         task = None  # not in the main thread: the host program handles signals
     try:
@@ -292,6 +323,8 @@ def portable(config: SweepConfig) -> dict[str, Any]:
         task.update({key: portable_path(task[key]) for key in ("data", "name") if task.get(key)})
     for choice in [*values.get("strategies", []), *values.get("allocators", [])]:
         choice["name"] = portable_path(choice["name"])
+    if values.get("track"):
+        values["track"] = [portable_path(word) for word in values["track"]]
     for key in ("bank", "cache"):
         if values.get(key):
             values[key] = portable_path(values[key])

@@ -24,6 +24,7 @@ from ttc.engines.opening import open_engine, open_reward
 from ttc.run.bench import TaskJudge
 from ttc.run.context import World
 from ttc.run.grading import CheckerGrader
+from ttc.run.granting import Fixed
 from ttc.run.ledger import Ledger
 from ttc.run.solve import Attempt, record, solve
 from ttc_evals import arithmetic, countdown
@@ -164,8 +165,8 @@ def test_every_strategy_stays_within_its_grant(pair: Pair, loop: EngineLoop, fam
         strategy = build("strategies", name, {})
         if isinstance(strategy, Resolvable):
             strategy = strategy.resolve(pair.policy.capabilities | {"reward", "score"})
-        total = Ledger(grant * len(asked))
-        attempts = [Attempt(strategy, p, grant, world, judge, 60.0, (total,)) for _, p in asked]
+        granter = Fixed(Ledger(grant * len(asked)), {p.id: grant for _, p in asked})
+        attempts = [Attempt(strategy, p, (granter,), world, judge, 60.0) for _, p in asked]
         rows = [record(a, await solve(a), store_text=True) for a in attempts]
         return [(name, grant, row) for row in rows]
 

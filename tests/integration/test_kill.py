@@ -25,6 +25,8 @@ import ttc.run.sweep
 from ttc.cli.main import main
 from ttc.store.journal import JournalWriter
 kind, left, by = json.loads(sys.argv.pop(1))
+if by == signal.SIGTERM:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for a background job of a shell script
 ttc.run.sweep.RESERVED_EVERY_S = 0.15
 append = JournalWriter.append
 

@@ -14,6 +14,7 @@ from ttc.core.protocols import Resolvable
 from ttc.core.types import Message, Problem, Sampling
 from ttc.engines.fake import FakeEngine, FakeOptions, FakeReward
 from ttc.run.context import Prices, World
+from ttc.run.granting import Fixed
 from ttc.run.ledger import Ledger
 from ttc.run.solve import Attempt, solve
 
@@ -93,7 +94,9 @@ def test_grant_and_total_are_hard_limits(name, grants, share, cap, floor, fail, 
 
     async def run():
         attempts = [
-            Attempt(solver, problem(engine, i), grant, world, Judge(), 30.0, (total,)) for i, grant in enumerate(grants)
+            Attempt(solver, p, (Fixed(total, {p.id: grant}),), world, Judge(), 30.0)
+            for i, grant in enumerate(grants)
+            for p in [problem(engine, i)]
         ]
         return await asyncio.gather(*(solve(a) for a in attempts))
 
@@ -117,7 +120,9 @@ def test_concurrency_changes_nothing(name, grant, cap, seed):
     for delay_s in (0.0, 0.0003):
         engine = FakeEngine(FakeOptions(delay_s=delay_s))
         world = World(engine, Judge(), Sampling(max_tokens=cap), seed, 16, FakeReward())
-        attempt = Attempt(strategy(name), problem(engine, 5), grant, world, Judge(), 30.0, (Ledger(10**9),))
+        asked = problem(engine, 5)
+        granter = Fixed(Ledger(10**9), {asked.id: grant})
+        attempt = Attempt(strategy(name), asked, (granter,), world, Judge(), 30.0)
         outcome = asyncio.run(solve(attempt))[0]
         results.append((outcome.answer, outcome.meter.usage, outcome.spent, outcome.meter.sequential_tokens))
     assert results[0] == results[1]

@@ -55,6 +55,12 @@ def allocation(
     return Allocation(grants, choice, values, spend, total_tokens, price, bound)
 
 
+def blind(grants: IntArray, total_tokens: int) -> Allocation:
+    """Describe grants that were made without any prediction."""
+    unknown = np.full(grants.size, np.nan)
+    return Allocation(grants, np.full(grants.size, -1), unknown, unknown, total_tokens)
+
+
 def at_grants(curves: Curves, grants: IntArray, total_tokens: int) -> Allocation:
     """Describe grants that were made without looking at the curves: what they buy according to them.
 

@@ -208,9 +208,9 @@ def requirements(strategy: Strategy) -> frozenset[Capability]:
     return found
 
 
-def is_oracle(strategy: Strategy) -> bool:
-    """Say whether a strategy's grade sees the ground truth."""
-    return bool(getattr(strategy, "oracle", False))
+def is_oracle(chosen: object) -> bool:
+    """Say whether a strategy's grade, or an allocator's split, sees the ground truth."""
+    return bool(getattr(chosen, "oracle", False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,11 +299,29 @@ class Ask:
             raise ConfigError("this allocator needs predicted curves", "give --predictor (ttc fit makes one)")
         return self.curves
 
+    def difficulty(self) -> FloatArray:
+        """Return the scores. Raises ConfigError where there are none."""
+        if self.scores is None:
+            raise ConfigError("this allocator needs predicted scores", "give --predictor (ttc fit makes one)")
+        return self.scores
+
     def learned(self) -> Training:
         """Return the training problems. Raises ConfigError where there are none."""
         if self.training is None:
             raise ConfigError("this allocator learns from other problems", "give --predictor (ttc fit makes one)")
         return self.training
+
+
+def needs(allocator: object) -> frozenset[Need]:
+    """Return what an allocator must be told."""
+    found: frozenset[Need] = getattr(allocator, "needs", frozenset())
+    return found
+
+
+def needs_predictor(allocator: object) -> bool:
+    """Say whether an allocator must be told predictions."""
+    told = needs(allocator)
+    return bool(told) and "bank" not in told
 
 
 class Allocator(Protocol):

@@ -73,6 +73,8 @@ class ChoiceSpec(Spec):
     name: str
     params: dict[str, Any] = Field(default_factory=dict)
     label: str | None = None
+    predictor: Path | None = None
+    """What an allocator is told by, where it is not the sweep's own."""
 
 
 class SamplingSpec(Spec):
@@ -95,6 +97,8 @@ class SweepConfig(Spec):
     draws: Positive = 64
     models: Annotated[tuple[Annotated[ModelSpec, _named("path")], ...], BeforeValidator(_listed)] = ()
     prm: str | None = None
+    predictor: Path | None = None
+    """A folder that `ttc fit` wrote; a bank sweep without one fits on the bank's other problems."""
     strategies: Annotated[tuple[Annotated[ChoiceSpec, _named("name")], ...], BeforeValidator(_listed)] = ()
     allocators: Annotated[tuple[Annotated[ChoiceSpec, _named("name")], ...], BeforeValidator(_listed)] = (
         ChoiceSpec(name="uniform"),
@@ -114,6 +118,8 @@ class SweepConfig(Spec):
     overlap: bool = False
     store_text: bool = True
     allow_code_execution: bool = False
+    track: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """Who is told of the finished run: `wandb:PROJECT`, `mlflow:EXPERIMENT`, `trackio:PROJECT`, `file.py:Class`."""
     cache: str | None = None
     """A folder to share the generation cache, `off`, or None: inside the run folder."""
 

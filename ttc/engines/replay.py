@@ -6,6 +6,7 @@ configuration and r, the same for every strategy, allocator and budget, and deal
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ class ReplayEngine:
         self.capabilities: frozenset[Capability] = frozenset({"score"}) if bank.scored(config) else frozenset()
         self._pool = bank.pools[config]
         self._seed = seed
+        self._share = 1
         self._orders: dict[tuple[str, int], list[int]] = {}
 
     async def start(self) -> None:
@@ -59,7 +61,7 @@ class ReplayEngine:
             Exhausted: the problem has no more samples.
         """
         samples = self._pool[problem_id]
-        if index >= len(samples):
+        if index >= len(samples) // self._share:
             raise Exhausted
         order = self._orders.get((problem_id, draw))
         if order is None:
@@ -68,6 +70,16 @@ class ReplayEngine:
             random.Random(hashlib.blake2b(key, digest_size=16).digest()).shuffle(order)  # noqa: S311 - not for secrets
             self._orders[problem_id, draw] = order
         return samples[order[index]]
+
+    def first_half(self) -> ReplayEngine:
+        """Return an engine that deals the first half of each problem's samples, in the same orders."""
+        other = copy.copy(self)
+        other._share = 2
+        return other
+
+    def samples(self, problem_id: str) -> int:
+        """Return how many samples a problem has."""
+        return len(self._pool[problem_id])
 
     async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
         """Deal one sample a request; a longer one comes back cut at the request's cap, without an answer."""

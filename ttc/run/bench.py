@@ -47,6 +47,10 @@ class Bench:
     """The task's examples; none where a bank is replayed."""
     reward: RewardModel | None = None
     profile: ModelProfile = DEFAULT
+    spec: ModelSpec | None = None
+    """The model as it was asked for; None where a bank is replayed."""
+    bank: Bank | None = None
+    min_call_tokens: int = DEFAULT_MIN_CALL_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Served:
     profile: ModelProfile
     fingerprint: str
     """The engine's, and the profile's where one is given: it changes what strategies ask."""
+    spec: ModelSpec
 
 
 def serve(spec: ModelSpec, engine: Engine, reward: RewardModel | None) -> Served:
@@ -69,7 +74,7 @@ def serve(spec: ModelSpec, engine: Engine, reward: RewardModel | None) -> Served
     architecture = engine.architecture if isinstance(engine, HasArchitecture) else None
     profile = choose_profile(spec.profile, engine.label, architecture)
     own = "" if spec.profile is None else f"+{identity(asdict(profile))}"
-    return Served(engine, reward, profile, engine.fingerprint + own)
+    return Served(engine, reward, profile, engine.fingerprint + own, spec)
 
 
 class TaskJudge:
@@ -200,7 +205,10 @@ def live_bench(config: SweepConfig, name: str, task: Task, data: Dataset, served
         return TaskJudge(_grader(checker, data, config.grade_timeout_s))
 
     source = {**data.source, "prompt_template": task.prompt_template, "checker": checker.version}
-    return Bench(subject, engine, problems, judge, source, data.examples, reward, profile)
+    least = config.min_call_tokens or DEFAULT_MIN_CALL_TOKENS
+    return Bench(
+        subject, engine, problems, judge, source, data.examples, reward, profile, served.spec, min_call_tokens=least
+    )
 
 
 def _grader(checker: Checker, data: Dataset, time_limit_s: float) -> CheckerGrader:
@@ -211,8 +219,8 @@ def _bank_benches(config: SweepConfig, path: Path) -> tuple[list[Bench], int]:
     _check_recorded(config)
     bank = read_bank(path)
     names = check_bank_models([m.path for m in config.models], sorted(bank.pools), path)
-    least = min(MIN_CALL_MOST, max(1, round(bank.mean_tokens * MIN_CALL_SHARE)))
-    return [_bank_bench(config, bank, name) for name in names], config.min_call_tokens or least
+    least = config.min_call_tokens or min(MIN_CALL_MOST, max(1, round(bank.mean_tokens * MIN_CALL_SHARE)))
+    return [_bank_bench(config, bank, name, least) for name in names], least
 
 
 def _check_recorded(config: SweepConfig) -> None:
@@ -227,7 +235,7 @@ def _check_recorded(config: SweepConfig) -> None:
         )
 
 
-def _bank_bench(config: SweepConfig, bank: Bank, name: str) -> Bench:
+def _bank_bench(config: SweepConfig, bank: Bank, name: str, min_call_tokens: int) -> Bench:
     engine = ReplayEngine(bank, name, config.seed)
     ids = bank.problem_ids(name)[: config.limit]
     sampling = replace(_sampling(config, bank.longest(name)), stop=())
@@ -247,4 +255,13 @@ def _bank_bench(config: SweepConfig, bank: Bank, name: str) -> Bench:
         # A bank holds no token ids; a prompt of the right length keeps its price right.
         return [Problem(r.problem_id, r.prompt or "", Prompt((), (0,) * r.prompt_tokens)) for r in firsts]
 
-    return Bench(subject, engine, problems, lambda: BankJudge(engine), {"bank": bank.name, "sha256": bank.fingerprint})
+    source = {"bank": bank.name, "sha256": bank.fingerprint}
+    return Bench(
+        subject,
+        engine,
+        problems,
+        lambda: BankJudge(engine),
+        source,
+        bank=bank,
+        min_call_tokens=min_call_tokens,
+    )

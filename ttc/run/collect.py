@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ttc.core.errors import StorageError
+from ttc.run.plan import configuration
 from ttc.run.sweep import Plan
 from ttc.store.bank import Bank, Row, read_bank, write_bank
 from ttc.store.rundir import RunDir
@@ -18,16 +19,6 @@ def collect_config(values: Mapping[str, Any], n: int, max_tokens: int) -> dict[s
     return {**values, "strategies": [{"name": strategy, "params": {"n": n}}], "budgets": [n * max_tokens]}
 
 
-def config_name(plan: Plan) -> str:
-    """Return the bank's name for a model with its sampling."""
-    subject = plan.cells[0].subject
-    s = subject.sampling
-    words = [subject.model, f"T={s.temperature:g}", f"cap={s.max_tokens}"]
-    words += [f"{name}={value:g}" for name, value, off in
-              (("top_p", s.top_p, 1), ("top_k", s.top_k, 0), ("min_p", s.min_p, 0)) if value != off]  # fmt: skip
-    return " ".join(words)
-
-
 def check_room(plan: Plan, bank_folder: Path) -> None:
     """Refuse a collection that would replace more of a configuration's samples than it draws.
 
@@ -36,7 +27,7 @@ def check_room(plan: Plan, bank_folder: Path) -> None:
     """
     if not (bank_folder / "bank.parquet").exists():
         return
-    cell, name = plan.cells[0], config_name(plan)
+    cell, name = plan.cells[0], configuration(plan.cells[0].subject)
     asked, n = set(cell.subject.problem_ids), int(cell.strategy.params["n"])
     pool = read_bank(bank_folder).pools.get(name, {})
     lost = sum(1 for rows in pool.values() for row in rows if row.problem_id not in asked or row.sample >= n)
@@ -49,7 +40,7 @@ def check_room(plan: Plan, bank_folder: Path) -> None:
 
 def save_rows(plan: Plan, run: RunDir, bank_folder: Path) -> Bank:
     """Turn a finished collection into rows and join them to the bank's other configurations."""
-    name = config_name(plan)
+    name = configuration(plan.cells[0].subject)
     rows = list(_rows(plan, run, name))
     if (bank_folder / "bank.parquet").exists():
         bank = read_bank(bank_folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -63,6 +63,8 @@ class Meter:
     calls: int = 0
     cache_hits: int = 0
     ended: Literal["budget", "exhausted"] | None = None
+    drawn: list[Completion] = field(default_factory=list)
+    """Whole answers to the problem's own prompt, in the order they were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class MeteredContext:
     ledger: Ledger
     meter: Meter = field(default_factory=Meter)
     draw: int = 0
+    more: Callable[[Sequence[Completion]], Awaitable[bool]] | None = None
+    """Asked when the grant ends, with what was drawn: whether it holds more now (`ttc.run.granting`)."""
     path: str = ""
     depth: int = 0
     """Generated tokens on the longest causal chain that led here."""
@@ -144,6 +148,14 @@ class MeteredContext:
             EngineError: a call failed; every other call has settled by then.
         """
         self._check(prefix)
+        drawn: list[Completion] = []
+        while True:
+            drawn += await self._draw(prefix, None if n is None else n - len(drawn), sampling)
+            if self.meter.ended != "budget" or self.more is None or not await self.more(self.meter.drawn):
+                return drawn
+
+    async def _draw(self, prefix: Prompt, n: int | None, sampling: Sampling) -> list[Completion]:
+        """Draw what the grant pays for as it is now."""
         self.meter.ended, self._stopped = None, False
         start = self._joined_depth()
         calls: list[asyncio.Task[Completion] | Completion] = []
@@ -161,7 +173,10 @@ class MeteredContext:
         self.meter.sequential_tokens = max(self.meter.sequential_tokens, self.depth)
         if sampling.kind == "probe":
             self.meter.probe_tokens += sum(c.usage.completion for c in completions)
-        return await self._read(prefix, completions)
+        completions = await self._read(prefix, completions)
+        if sampling.kind == "answer" and prefix.tokens == self.problem.prompt.tokens:
+            self.meter.drawn += completions
+        return completions
 
     async def _read(self, prefix: Prompt, completions: list[Completion]) -> list[Completion]:
         """Fill in the answers of whole responses; one that stopped at a separator goes on and has none."""
@@ -252,6 +267,10 @@ class MeteredContext:
             self.ledger.settle(reserved, charge)
             if self.world.on_tokens is not None:
                 self.world.on_tokens(usage.completion)
+
+    def call_tokens(self) -> int:
+        """Return what one whole answer to the problem's prompt reserves. Raises EngineError where it does not fit."""
+        return sum(self._caps(self.problem.prompt, self.world.sampling))
 
     def _caps(self, prefix: Prompt, sampling: Sampling) -> tuple[int, int]:
         """Return the most tokens one call may generate, and the most its prompt may be charged."""

@@ -18,8 +18,10 @@ class Ledger:
     what earlier calls cost, never on timing.
     """
 
-    def __init__(self, limit: int, parent: Ledger | None = None) -> None:
+    def __init__(self, limit: int, parent: Ledger | None = None, *, rolling: bool = False) -> None:
         self.limit = limit
+        self.rolling = rolling
+        """What a call leaves of its reservation goes back to the parent: the limit falls by it."""
         self.spent = 0
         self.reserved = 0
         self.overdrawn = 0
@@ -71,6 +73,8 @@ class Ledger:
         self.overdrawn += spent - booked
         self.reserved -= reserved
         self.spent += booked
+        if self.rolling:
+            self.limit -= reserved - booked
         self._in_flight -= 1
         # Everyone looks again: the first in line may now fit, and the last call in flight frees the rest.
         while self._waiting:

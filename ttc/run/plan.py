@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ttc.core.errors import ConfigError, did_you_mean
 from ttc.core.identity import canonical_json, file_sha256, identity
 from ttc.core.parameters import build, parameters
-from ttc.core.protocols import Capability, Resolvable, Strategy, is_oracle, requirements
+from ttc.core.protocols import Capability, Resolvable, Strategy, is_oracle, needs, needs_predictor, requirements
 from ttc.core.specs import ChoiceSpec, SweepConfig
 from ttc.core.types import Sampling
+
+if TYPE_CHECKING:  # numpy comes with it
+    from ttc.core.forecast import Predictor
 
 DEFAULT_MAX_TOKENS = 512
 CHARACTERS_A_TOKEN = 4
@@ -49,6 +52,10 @@ class Subject:
     """Mean length of a question with its wording, for the estimate."""
 
 
+Teller = Callable[[Choice, Choice, Subject], "Predictor | None"]
+"""Finds what an allocator is told by, for a strategy and a subject."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One row of the table: a subject, a strategy, an allocator and a budget."""
@@ -61,6 +68,8 @@ class Cell:
     seed: int
     price: Mapping[str, float]
     min_call_tokens: int
+    predictor: Predictor | None = None
+    """What the allocator is told by, where it must be told."""
 
     @property
     def total_tokens(self) -> int:
@@ -84,7 +93,7 @@ class Cell:
             "draws": self.subject.draws,
             "price": dict(self.price),
             "n_problems": len(self.subject.problem_ids),
-            "oracle": is_oracle(solver),
+            "oracle": is_oracle(solver) or is_oracle(self.allocator.instance),
             "parameters": self.subject.parameters,
             "reward_parameters": None,
         }
@@ -150,10 +159,16 @@ _HINTS: dict[Capability, str] = {
 }
 
 
-def make_cells(config: SweepConfig, subjects: Sequence[Subject], min_call_tokens: int) -> list[Cell]:
+def make_cells(
+    config: SweepConfig, subjects: Sequence[Subject], min_call_tokens: int, tell: Teller = lambda *_: None
+) -> list[Cell]:
     """Return the product of subjects, strategies, allocators and budgets, each with its identity.
 
-    The identity leaves out what cannot change outputs: labels, display, folders, time limits.
+    The identity leaves out what cannot change outputs: labels, display, folders, time limits. `tell` returns what an
+    allocator is told by.
+
+    Raises:
+        ConfigError: no budgets, one thing under two names, or an allocator that cannot be told what it needs.
     """
     if not config.budgets:
         raise ConfigError("no budgets given", "for example --budgets 256,512,1024 (mean completion tokens a problem)")
@@ -165,8 +180,10 @@ def make_cells(config: SweepConfig, subjects: Sequence[Subject], min_call_tokens
         for choice in strategies:
             solver = resolve(choice, subject)
             for allocator in allocators:
+                predictor = _told_by(allocator, solver, subject, tell)
                 for budget in config.budgets:
-                    cells.append(_cell(config, subject, solver, allocator, budget, min_call_tokens))  # noqa: PERF401
+                    cell = _cell(config, subject, solver, allocator, budget, min_call_tokens, predictor)
+                    cells.append(cell)
     _check_distinct(cells)
     return cells
 
@@ -183,8 +200,47 @@ def _check_distinct(cells: Sequence[Cell]) -> None:
             )
 
 
+def _told_by(allocator: Choice, solver: Choice, subject: Subject, tell: Teller) -> Predictor | None:
+    """Return what an allocator is told by, and refuse what it cannot be told.
+
+    Raises:
+        ConfigError: an oracle without a bank, or whole calls of a strategy that grows prefixes.
+    """
+    if "bank" in needs(allocator.instance) and "live" in subject.capabilities:
+        raise ConfigError(
+            f"{allocator.name} looks at recorded outcomes, and {subject.model} is live",
+            "record a bank first (ttc collect), then --bank BANK",
+        )
+    if not needs_predictor(allocator.instance):
+        return None
+    grows = requirements(solver.instance) & {"extends", "temperature", "live"}
+    if grows and getattr(allocator.instance, "unit", "tokens") == "calls":
+        raise ConfigError(
+            f"{allocator.name} hands out whole answers one by one, and {solver.name} does not draw such",
+            "use knapsack, which grants tokens, or a strategy such as self-consistency",
+        )
+    return tell(allocator, solver, subject)
+
+
+def configuration(subject: Subject) -> str:
+    """Return a bank's name for a model with its sampling; what is replayed has that name already."""
+    if "live" not in subject.capabilities:
+        return subject.model
+    s = subject.sampling
+    words = [subject.model, f"T={s.temperature:g}", f"cap={s.max_tokens}"]
+    words += [f"{name}={value:g}" for name, value, off in
+              (("top_p", s.top_p, 1), ("top_k", s.top_k, 0), ("min_p", s.min_p, 0)) if value != off]  # fmt: skip
+    return " ".join(words)
+
+
 def _cell(
-    config: SweepConfig, subject: Subject, solver: Choice, allocator: Choice, budget: int, min_call_tokens: int
+    config: SweepConfig,
+    subject: Subject,
+    solver: Choice,
+    allocator: Choice,
+    budget: int,
+    min_call_tokens: int,
+    predictor: Predictor | None,
 ) -> Cell:
     price = {str(kind): rate for kind, rate in config.price.items() if rate}
     s = subject.sampling
@@ -195,7 +251,7 @@ def _cell(
             "reward": subject.reward_fingerprint,
             "sampling": [s.temperature, s.top_p, s.top_k, s.min_p, s.max_tokens, list(s.stop)],
             "strategy": [_code(solver), solver.params],
-            "allocator": [_code(allocator), allocator.params],
+            "allocator": [_code(allocator), allocator.params, *([predictor.fingerprint] if predictor else [])],
             "budget": budget,
             "seed": config.seed,
             "draws": subject.draws,
@@ -203,7 +259,7 @@ def _cell(
             "min_call_tokens": min_call_tokens,
         }
     )
-    return Cell(name, subject, solver, allocator, budget, config.seed, price, min_call_tokens)
+    return Cell(name, subject, solver, allocator, budget, config.seed, price, min_call_tokens, predictor)
 
 
 def _code(choice: Choice) -> str:

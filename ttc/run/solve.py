@@ -6,8 +6,8 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
 from ttc.core.errors import ConfigError, EngineError, StorageError, TtcError
@@ -15,8 +15,9 @@ from ttc.core.protocols import Strategy
 from ttc.core.tree import kv_token_steps, to_columns
 from ttc.core.types import Answer, Completion, Problem, Status, StopReason
 from ttc.run.context import AnswerReader, Meter, MeteredContext, World
+from ttc.run.granting import Granter
 from ttc.run.ledger import Ledger
-from ttc.run.watchdog import DeadlineError, deadline
+from ttc.run.watchdog import DeadlineError, deadline, extend
 
 Verdict = bool | Literal["timeout", "error"]
 
@@ -48,38 +49,40 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What is tried: a strategy on a problem within a grant, `draws` times."""
+    """What is tried: a strategy on a problem, once a granter: one for each draw."""
 
     strategy: Strategy
     problem: Problem
-    grant_tokens: int
+    granters: Sequence[Granter]
     world: World
     judge: Judge
     timeout_s: float
-    totals: Sequence[Ledger] = field(default_factory=tuple)
-    """The run's total, one ledger a draw."""
+    """Not counting the time that it waits for its turn."""
 
 
 async def solve(attempt: Attempt) -> list[Outcome]:
     """Try once a draw, one after another."""
-    return [await _solve_draw(attempt, draw, total) for draw, total in enumerate(attempt.totals)]
+    return [await _solve_draw(attempt, draw, granter) for draw, granter in enumerate(attempt.granters)]
 
 
-async def _solve_draw(attempt: Attempt, draw: int, total: Ledger) -> Outcome:
-    ledger = Ledger(attempt.grant_tokens, total)
-    ctx = MeteredContext(attempt.world, attempt.problem, ledger, draw=draw)
+async def _solve_draw(attempt: Attempt, draw: int, granter: Granter) -> Outcome:
+    ctx = MeteredContext(attempt.world, attempt.problem, Ledger(0), draw=draw)
     started = time.perf_counter()
     status: Status = "ok"
     answer, verdicts, error = None, list[Verdict](), None
+    limit: asyncio.Timeout | None = None
     try:
+        ctx.ledger = await granter.admit(attempt.problem, ctx.call_tokens())
         with deadline(attempt.timeout_s):
             async with asyncio.timeout(attempt.timeout_s) as limit:
+                ctx.more = _patient(granter, attempt.problem, limit)
                 answer = await attempt.strategy.solve(attempt.problem, ctx)
                 _check(answer)
+        granter.leave(attempt.problem)
         wall_s = time.perf_counter() - started
         verdicts = await attempt.judge.verdicts(attempt.problem.id, draw, answer.candidates)
     except TimeoutError as failure:
-        if limit.expired() or isinstance(failure, DeadlineError):
+        if isinstance(failure, DeadlineError) or (limit is not None and limit.expired()):
             status, error = "timeout", f"no answer within {attempt.timeout_s:g} s"
         else:
             status, error = "error", f"{type(attempt.strategy).__name__} raised TimeoutError: {failure}"
@@ -91,12 +94,33 @@ async def _solve_draw(attempt: Attempt, draw: int, total: Ledger) -> Outcome:
         status, error = "error", failure.message
     except Exception as failure:  # noqa: BLE001 - the boundary of one problem: a strategy may raise anything
         status, error = "error", f"{type(attempt.strategy).__name__} raised {type(failure).__name__}: {failure}"
+    finally:
+        granter.leave(attempt.problem)
+    spent = ctx.ledger.spent
     if answer is None or error is not None:
         score = 0.0 if status == "timeout" else None
         wall_s = time.perf_counter() - started
-        return Outcome(status, score, ctx.meter, wall_s, error=error, spent=ledger.spent)
-    status, score = _judged(answer, verdicts)
-    return Outcome(status, score, ctx.meter, wall_s, answer, tuple(verdicts), spent=ledger.spent)
+        return Outcome(status, score, ctx.meter, wall_s, error=error, spent=spent)
+    status, score = judged(answer, verdicts)
+    return Outcome(status, score, ctx.meter, wall_s, answer, tuple(verdicts), spent=spent)
+
+
+def _patient(
+    granter: Granter, problem: Problem, limit: asyncio.Timeout
+) -> Callable[[Sequence[Completion]], Awaitable[bool]]:
+    """Return a way to ask for more in which waiting for the others takes none of the problem's own time."""
+
+    async def more(drawn: Sequence[Completion]) -> bool:
+        ends, asked = limit.when(), time.monotonic()
+        limit.reschedule(None)
+        try:
+            return await granter.more(problem, drawn)
+        finally:
+            waited = time.monotonic() - asked
+            extend(waited)
+            limit.reschedule(None if ends is None else ends + waited)
+
+    return more
 
 
 def _check(answer: Answer) -> None:
@@ -111,7 +135,7 @@ def _check(answer: Answer) -> None:
             raise TypeError(f"a candidate must be a Completion, not {type(candidate).__name__}")
 
 
-def _judged(answer: Answer, verdicts: Sequence[Verdict]) -> tuple[Status, float | None]:
+def judged(answer: Answer, verdicts: Sequence[Verdict]) -> tuple[Status, float | None]:
     """Return status and score; only a grader that failed leaves the score open."""
     finished = any(c.finish == "stop" for c in answer.candidates)
     answered = any(c.finish == "stop" and c.answer is not None for c in answer.candidates)
@@ -144,7 +168,7 @@ def record(attempt: Attempt, outcomes: Sequence[Outcome], store_text: bool) -> d
     reasons = Counter(o.answer.stop_reason for o in outcomes if o.answer is not None)
     row: dict[str, Any] = {
         "problem_id": attempt.problem.id,
-        "grant_tokens": attempt.grant_tokens,
+        "grant_tokens": round(mean([g.granted(attempt.problem) for g in attempt.granters])),
         "answer": only.answer.text if only is not None and only.answer is not None else None,
         "correct": bool(score) if only is not None and score is not None else None,
         "score": score,
@@ -160,7 +184,7 @@ def record(attempt: Attempt, outcomes: Sequence[Outcome], store_text: bool) -> d
         "calls": mean([o.meter.calls for o in outcomes]),
         "wall_s": outcomes[0].wall_s if live_clock else None,
         "candidates": [],
-        "allocation": None,
+        "allocation": _told(attempt),
     }
     if only is None:
         row["draw_tokens"] = [o.meter.usage.completion for o in outcomes]
@@ -175,6 +199,18 @@ def record(attempt: Attempt, outcomes: Sequence[Outcome], store_text: bool) -> d
     if errors:
         row["error"] = errors[0]
     return row
+
+
+def _told(attempt: Attempt) -> dict[str, Any] | None:
+    """Return what was predicted of the problem: the mean over draws, and the option of the first."""
+    told = [t for g in attempt.granters if (t := g.told(attempt.problem)) is not None]
+    if not told:
+        return None
+    means: dict[str, Any] = {"option": told[0].get("option")}
+    for key in ("predicted_value", "predicted_tokens", "price"):
+        known = [t[key] for t in told if t.get(key) is not None]
+        means[key] = sum(known) / len(known) if known else None
+    return means
 
 
 def _kv_token_steps(outcomes: Sequence[Outcome]) -> float | None:

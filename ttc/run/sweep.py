@@ -10,13 +10,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ttc.core.errors import FailedProblemsError, StorageError, TtcError
+from ttc.core.errors import FailedProblemsError, StorageError
 from ttc.core.protocols import Engine, requirements
 from ttc.core.specs import SweepConfig, max_errors
 from ttc.core.types import Example, Problem
 from ttc.engines.cache import CachedEngine
+from ttc.engines.replay import ReplayEngine
 from ttc.run.bench import Bench
 from ttc.run.context import Prices, World
+from ttc.run.forecasting import Forecasts, dealt_in_halves, recorded
 from ttc.run.ledger import Ledger
 from ttc.run.plan import Cell, lacking
 from ttc.run.solve import Attempt, Judge, record, solve
@@ -34,6 +36,9 @@ class Observer(Protocol):
 
     def note(self, text: str) -> None:
         """Hear one line about what is going on."""
+
+    def warn(self, text: str) -> None:
+        """Hear one line about what went wrong and stops nothing."""
 
     def cell_started(self, cell: Cell, done: Sequence[Mapping[str, Any]]) -> None:
         """Hear that a cell begins, with the records it already has."""
@@ -119,9 +124,9 @@ class _Sweep:
         replay = run.replay()
         self.done = {key: row for key, row in replay.records.items() if row.get("status") != "error"}
         self.failed_spend = Counter[str]()
-        for (cell_id, _), row in replay.records.items():
+        for row in [*replay.retried, *replay.records.values()]:
             if row.get("status") == "error":  # tried again, but what it spent stays spent
-                self.failed_spend[cell_id] += max(row.get("draw_spent") or [0])
+                self.failed_spend[str(row.get("cell"))] += max(row.get("draw_spent") or [0])
         self.begun = {str(e["cell"]) for e in replay.events if e.get("kind") == "cell"}
         self.ended = {str(e["cell"]) for e in replay.events if e.get("kind") == "cell_end"}
         for place in replay.damaged:
@@ -142,6 +147,7 @@ class _Sweep:
 
     async def run_engine(self, engine: Engine, benches: Sequence[Bench]) -> None:
         """Start one engine, run its cells, and stop it whatever happens."""
+        vectors = {id(bench): await self.hidden_states(bench) for bench in benches}
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.close)
             self.observer.note(f"starting {engine.label}")
@@ -160,21 +166,42 @@ class _Sweep:
             for bench in benches:
                 judge = bench.judge()
                 stack.push_async_callback(judge.close)
-                await self.run_bench(bench, source, judge)
+                await self.run_bench(bench, source, judge, Forecasts(self.config, bench, vectors[id(bench)]))
 
-    async def run_bench(self, bench: Bench, engine: Engine, judge: Judge) -> None:
+    async def hidden_states(self, bench: Bench) -> Mapping[str, Any]:
+        """Return each problem's hidden state where a predictor wants it; read before the policy takes the memory."""
+        wanted = any(cell.predictor is not None and cell.predictor.wants_vectors for cell in self.of(bench))
+        if not wanted:
+            return {}
+        if bench.bank is not None:
+            return recorded(self.config, bench).vectors or {}
+        if bench.spec is None:
+            return {}
+        from ttc.run.features import hidden_vectors
+
+        vectors, tokens = await hidden_vectors(bench, bench.spec, self.run.path, note=self.observer.note)
+        self.journal.append({"kind": "features", "model": bench.subject.model, "prompt_tokens": tokens})
+        return vectors
+
+    async def run_bench(self, bench: Bench, engine: Engine, judge: Judge, forecasts: Forecasts) -> None:
         problems = {p.id: p for p in bench.problems()}
         # The largest budget first: what it draws serves the smaller ones, whereas a sample that a small grant
         # cut short would have to be drawn again.
         cells = sorted(self.of(bench), key=lambda cell: -cell.budget)
         if self.config.overlap:
-            await _together([self.run_cell(cell, bench, engine, judge, problems) for cell in cells])
+            await _together([self.run_cell(cell, bench, engine, judge, problems, forecasts) for cell in cells])
         else:
             for cell in cells:
-                await self.run_cell(cell, bench, engine, judge, problems)
+                await self.run_cell(cell, bench, engine, judge, problems, forecasts)
 
     async def run_cell(
-        self, cell: Cell, bench: Bench, engine: Engine, judge: Judge, problems: Mapping[str, Problem]
+        self,
+        cell: Cell,
+        bench: Bench,
+        engine: Engine,
+        judge: Judge,
+        problems: Mapping[str, Problem],
+        forecasts: Forecasts,
     ) -> None:
         """Run what is left of one cell."""
         done = self.finished_rows(cell)
@@ -188,7 +215,7 @@ class _Sweep:
         for ledger in totals:
             ledger.spent = min(ledger.limit, ledger.spent + self.failed_spend[cell.id])
         world = World(
-            engine=engine,
+            engine=engine.first_half() if isinstance(engine, ReplayEngine) and dealt_in_halves(cell) else engine,
             reader=judge,
             sampling=cell.subject.sampling,
             seed=cell.seed,
@@ -198,14 +225,12 @@ class _Sweep:
             on_tokens=self.observer.tokens,
             profile=bench.profile,
         )
-        grants = self._grants(cell)
-        attempts = [
-            Attempt(cell.strategy.instance, p, grants[p.id], world, judge, self.config.problem_timeout_s, totals)
-            for p in problems.values()
-            if p.id not in done
-        ]
+        left = [p for p in problems.values() if p.id not in done]
+        granters = forecasts.granters(cell, list(problems.values()), left, totals)
+        timeout_s = self.config.problem_timeout_s
+        attempts = [Attempt(cell.strategy.instance, p, granters, world, judge, timeout_s) for p in left]
         started = time.perf_counter()
-        hits = await self._run_attempts(cell, attempts)
+        hits = await self._run_attempts(cell, attempts, totals)
         wall_s: float | None = time.perf_counter() - started
         if hits or self.config.overlap or done or "live" not in engine.capabilities:
             # Time means nothing where samples were stored or recorded, cells overlapped, or one was interrupted.
@@ -213,17 +238,7 @@ class _Sweep:
         self.journal.append({"kind": "cell_end", "cell": cell.id, "wall_s": wall_s})
         self.observer.cell_finished(cell, wall_s)
 
-    def _grants(self, cell: Cell) -> dict[str, int]:
-        ids, total = cell.subject.problem_ids, cell.total_tokens
-        grants: dict[str, int] = cell.allocator.instance.allocate(ids, total)
-        if set(grants) != set(ids) or sum(grants.values()) > total or min(grants.values()) < 0:
-            raise TtcError(
-                f"allocator {cell.allocator.name} granted {sum(grants.values())} tokens to {len(grants)} problems;"
-                f" the total is {total} for {len(ids)}"
-            )
-        return grants
-
-    async def _run_attempts(self, cell: Cell, attempts: Sequence[Attempt]) -> bool:
+    async def _run_attempts(self, cell: Cell, attempts: Sequence[Attempt], totals: Sequence[Ledger]) -> bool:
         """Run them all at once and journal each as it ends. Returns whether the cache served anything."""
         allowed = max_errors(self.config.max_errors, len(cell.subject.problem_ids))
         failed: list[str] = []
@@ -247,15 +262,14 @@ class _Sweep:
                     )
             await asyncio.sleep(0)  # engines that answer at once would never let the display draw
 
-        noting = asyncio.create_task(self._note_in_flight(cell, attempts))
+        noting = asyncio.create_task(self._note_in_flight(cell, totals if attempts else ()))
         try:
             await _together([one(attempt) for attempt in attempts])
         finally:
             noting.cancel()
         return hits
 
-    async def _note_in_flight(self, cell: Cell, attempts: Sequence[Attempt]) -> None:
-        totals = attempts[0].totals if attempts else ()
+    async def _note_in_flight(self, cell: Cell, totals: Sequence[Ledger]) -> None:
         while totals:
             await asyncio.sleep(RESERVED_EVERY_S)
             held = max(ledger.reserved for ledger in totals)

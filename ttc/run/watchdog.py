@@ -58,6 +58,13 @@ def deadline(seconds: float) -> Iterator[None]:
         _LIMIT.reset(token)
 
 
+def extend(seconds: float) -> None:
+    """Move the current block's deadline: it waited for others so long."""
+    limit = _LIMIT.get()
+    if limit is not None:
+        limit.ends += seconds
+
+
 @contextlib.contextmanager
 def watching(limit_s: float) -> Iterator[None]:
     """Look every now and then whether the code that runs has outlived its `deadline`."""

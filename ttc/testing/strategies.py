@@ -22,6 +22,7 @@ from ttc.core.protocols import Capability, Resolvable, RewardModel, Strategy
 from ttc.core.types import Completion, GenRequest, Message, Problem, Sampling, Steps, StepScores
 from ttc.engines.fake import FakeEngine, FakeOptions, FakeReward
 from ttc.run.context import Prices, World
+from ttc.run.granting import Fixed
 from ttc.run.ledger import Ledger
 from ttc.run.solve import Attempt, Outcome, Verdict, solve
 
@@ -125,9 +126,10 @@ class Setting:
         sampling = Sampling(max_tokens=self.max_tokens)
         world = World(self.engine, self.judge, sampling, self.seed, _FLOOR, self.reward, self.prices)
         total = Ledger(self.grant * len(problems))
+        granter = Fixed(total, {p.id: self.grant for p in problems})
 
         async def together() -> list[Outcome]:
-            attempts = [Attempt(solver, p, self.grant, world, self.judge, _TIMEOUT_S, (total,)) for p in problems]
+            attempts = [Attempt(solver, p, (granter,), world, self.judge, _TIMEOUT_S) for p in problems]
             return [rows[0] for rows in await asyncio.gather(*(solve(attempt) for attempt in attempts))]
 
         outcomes = asyncio.run(together())

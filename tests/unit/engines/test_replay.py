@@ -15,6 +15,7 @@ from ttc.core.types import Prompt, Sampling
 from ttc.engines.replay import ReplayEngine
 from ttc.run.bench import BankJudge, make_benches
 from ttc.run.context import Prices, World
+from ttc.run.granting import Fixed
 from ttc.run.ledger import Ledger
 from ttc.run.plan import make_cells
 from ttc.run.solve import Attempt, Problem, record, solve
@@ -51,7 +52,7 @@ def replay(rows, strategy, grant=10**9, *, draws=1, cap=10**6, seed=0, floor=1, 
         engine, judge, Sampling(max_tokens=cap), seed, floor, None, prices if prices is not None else Prices()
     )
     problem = Problem("p", "How many?", Prompt((), (0,) * 7))
-    a = Attempt(strategy, problem, grant, world, judge, 60.0, [Ledger(10**12) for _ in range(draws)])
+    a = Attempt(strategy, problem, [Fixed(Ledger(10**12), {"p": grant}) for _ in range(draws)], world, judge, 60.0)
     return a, asyncio.run(solve(a))
 
 

@@ -6,6 +6,7 @@ import random
 from ttc.core.errors import EngineError
 from ttc.core.types import Completion, Exhausted, Message, Problem, Prompt, Sampling, Usage
 from ttc.run.context import MeteredContext, Prices, World
+from ttc.run.granting import Fixed
 from ttc.run.ledger import Ledger
 from ttc.run.solve import Attempt, solve
 
@@ -113,9 +114,10 @@ def context(engine, grant, *, total=None, **options):
 
 def attempt(strategy, engine, grant=10**6, *, timeout_s=30.0, total=None, draws=1, judge=None, **options):
     judge = judge or Judge()
-    totals = [Ledger(total if total is not None else 10**9) for _ in range(draws)]
+    limit = total if total is not None else 10**9
+    granters = [Fixed(Ledger(limit), {"p1": grant}) for _ in range(draws)]
     return Attempt(
-        strategy, question(engine), grant, world(engine, judge=judge, **options), judge, timeout_s, totals
+        strategy, question(engine), granters, world(engine, judge=judge, **options), judge, timeout_s
     )  # fmt: skip
 
 

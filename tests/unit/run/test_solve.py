@@ -105,7 +105,7 @@ def test_an_engine_that_never_answers_is_a_timeout_charged_its_reservations(n):
     a = attempt(First(n), Scripted([("right", 1)], delay=forever), 250, timeout_s=0.05)
     outcome = asyncio.run(asyncio.wait_for(solve(a), 10))[0]
     assert (outcome.status, outcome.spent) == ("timeout", 100 if n else 200)
-    assert a.totals[0].reserved == 0
+    assert a.granters[0].total.reserved == 0
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), KeyError("k"), AssertionError(), ZeroDivisionError("/")])
@@ -221,7 +221,7 @@ def test_one_failed_draw_leaves_the_whole_record_without_a_score():
 def test_each_draw_has_a_total_of_its_own():
     a = attempt(First(), ByDraw([]), 1000, draws=3)
     asyncio.run(solve(a))
-    assert [t.spent for t in a.totals] == [10, 20, 30]
+    assert [g.total.spent for g in a.granters] == [10, 20, 30]
 
 
 def test_the_clock_of_an_answer_from_the_cache_means_nothing():

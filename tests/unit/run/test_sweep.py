@@ -126,26 +126,30 @@ def test_what_an_earlier_part_spent_is_taken_from_the_total(folder):
 ALLOCATORS = """
 from __future__ import annotations
 from dataclasses import dataclass
+import numpy as np
+from ttc.core.allocation import blind
 
 @dataclass(frozen=True)
 class Generous:
-    def allocate(self, problem_ids, total_tokens):
-        return {p: total_tokens for p in problem_ids}
+    def allocate(self, ask):
+        return blind(np.full(len(ask.problem_ids), ask.total_tokens), ask.total_tokens)
 
 @dataclass(frozen=True)
 class Forgetful:
-    def allocate(self, problem_ids, total_tokens):
-        return {p: 1 for p in problem_ids[1:]}
+    def allocate(self, ask):
+        return blind(np.ones(len(ask.problem_ids) - 1, dtype=int), ask.total_tokens)
 
 @dataclass(frozen=True)
 class Negative:
-    def allocate(self, problem_ids, total_tokens):
-        return {p: -1 for p in problem_ids}
+    def allocate(self, ask):
+        return blind(np.full(len(ask.problem_ids), -1), ask.total_tokens)
 
 @dataclass(frozen=True)
 class Uneven:
-    def allocate(self, problem_ids, total_tokens):
-        return {p: total_tokens if p == problem_ids[-1] else 0 for p in problem_ids}
+    def allocate(self, ask):
+        grants = np.zeros(len(ask.problem_ids), dtype=int)
+        grants[-1] = ask.total_tokens
+        return blind(grants, ask.total_tokens)
 """
 
 

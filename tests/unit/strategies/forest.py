@@ -12,6 +12,7 @@ from ttc.core.errors import EngineError
 from ttc.core.profiles import ModelProfile
 from ttc.core.types import Completion, Message, Problem, Prompt, Sampling, Usage
 from ttc.run.context import MeteredContext, World
+from ttc.run.granting import Fixed
 from ttc.run.ledger import Ledger
 from ttc.run.solve import Attempt, solve
 
@@ -116,7 +117,7 @@ def context(engine, reward, grant, **options):
 def searched(strategy, engine, reward, grant=100_000, **options):
     """Run a strategy on one problem and return its outcome."""
     shared = world(engine, reward, **options)
-    attempt = Attempt(strategy, problem(engine), grant, shared, Judge(), 500.0, (Ledger(10**9),))
+    attempt = Attempt(strategy, problem(engine), (Fixed(Ledger(10**9), {"p": grant}),), shared, Judge(), 500.0)
     outcome = asyncio.run(solve(attempt))[0]
     assert outcome.error is None, outcome.error
     return outcome

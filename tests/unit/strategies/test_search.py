@@ -12,6 +12,7 @@ from ttc.core.errors import ConfigError
 from ttc.core.registry import load
 from ttc.core.tree import kv_token_steps
 from ttc.core.types import Completion, Usage
+from ttc.run.granting import Fixed
 from ttc.run.ledger import Ledger
 from ttc.run.solve import Attempt, solve
 from ttc_strategies import mcts
@@ -187,8 +188,9 @@ def test_a_failing_call_leaves_nothing_running_or_reserved():
         return "a;"
 
     total = Ledger(10**6)
+    granters = (Fixed(total, {"p": 10**5}),)
     engine = Forest(grow, delay=delay)
-    attempt = Attempt(Beam(8, 4), problem(engine), 10**5, world(engine, Reward(unit)), Judge(), 500.0, (total,))
+    attempt = Attempt(Beam(8, 4), problem(engine), granters, world(engine, Reward(unit)), Judge(), 500.0)
     outcome = asyncio.run(solve(attempt))[0]
     assert (outcome.status, total.reserved) == ("error", 0)
     assert "gone" in outcome.error
@@ -198,7 +200,8 @@ def test_a_reward_model_that_fails_midway_fails_the_problem():
     reward = Reward(unit, fail_at=2)
     engine = Forest(letters(4))
     total = Ledger(10**6)
-    attempt = Attempt(Rebase(4), problem(engine), 10**5, world(engine, reward), Judge(), 500.0, (total,))
+    granters = (Fixed(total, {"p": 10**5}),)
+    attempt = Attempt(Rebase(4), problem(engine), granters, world(engine, reward), Judge(), 500.0)
     outcome = asyncio.run(solve(attempt))[0]
     assert (outcome.status, outcome.error, total.reserved) == ("error", "the reward model failed", 0)
     assert outcome.spent == total.spent == 16  # both rounds that were drawn
