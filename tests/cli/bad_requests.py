@@ -50,6 +50,14 @@ REQUEST = [
         "did you mean 'self-consistency'?",
     ),
     Case("Unknown allocator", sweep("--allocators unifrm"), 2, "unknown allocator 'unifrm'", "did you mean 'uniform'?"),
+    Case("Unknown tracker", sweep("--track wandbb:p"), 2, "unknown tracker 'wandbb'", "did you mean 'wandb'?"),
+    Case(
+        "Tracker without a project",
+        sweep("--track wandb"),
+        2,
+        "--track wandb does not say where to",
+        "give it as wandb:PROJECT",
+    ),
     Case("Unknown task", sweep(task="locl"), 2, "unknown task 'locl'", "did you mean 'local'?"),
     Case(
         "Unknown reward model",

@@ -32,6 +32,9 @@ class Display(Protocol):
     def line(self, text: str) -> None:
         """Show one line that stays."""
 
+    def warn(self, text: str) -> None:
+        """Show one line that must be seen."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
@@ -113,6 +116,10 @@ class Progress:
     def note(self, text: str) -> None:
         """Show a line."""
         self.display.line(text)
+
+    def warn(self, text: str) -> None:
+        """Show a warning, however little is shown else."""
+        self.display.warn(text)
 
     def cell_started(self, cell: Cell, done: Sequence[Mapping[str, Any]]) -> None:
         """Begin to show a cell."""
@@ -200,6 +207,10 @@ class NoDisplay:
     def line(self, text: str) -> None:
         """Show nothing."""
 
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        typer.echo(f"warning: {text}", err=True)
+
     def __enter__(self) -> Self:
         return self
 
@@ -238,6 +249,10 @@ class JsonDisplay(NoDisplay):
     def line(self, text: str) -> None:
         """Print a note."""
         typer.echo(json.dumps({"note": text}, ensure_ascii=False), err=True)
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        typer.echo(json.dumps({"warning": text}, ensure_ascii=False), err=True)
 
     def show(self, progress: Progress) -> None:
         """Print the state, at most once a second."""
@@ -284,6 +299,10 @@ class RichDisplay(NoDisplay):
     def line(self, text: str) -> None:
         """Print a line above the table."""
         self._live.console.print(text, markup=False, highlight=False)
+
+    def warn(self, text: str) -> None:
+        """Print a warning above the table."""
+        self.line(f"warning: {text}")
 
     def show(self, progress: Progress) -> None:
         """Hand over the new table; Rich draws it when it is time."""

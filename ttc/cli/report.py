@@ -38,17 +38,26 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder for the report; <run>/report without it.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the tables from the journal again.")] = False,
     baseline: Baseline = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Also log the run: wandb:PROJECT, mlflow:EXPERIMENT, trackio:PROJECT.")
+    ] = None,
 ) -> None:
     """Write a run's tables, Pareto picture, leaderboard and page."""
     from ttc.api import existing_run
     from ttc.report.build import build_report
+    from ttc.trackers import find, send
 
     if len(run) > 1 and out is not None:
         raise ConfigError(f"--out names one folder, {len(run)} runs are given", "report them one by one")
+    for word in track or ():
+        find(word)
     for path in run:
-        built = build_report(existing_run(path), out, rebuild, baseline)
+        folder = existing_run(path)
+        built = build_report(folder, out, rebuild, baseline)
         typer.echo(leaderboard_text(path, built.sections, built.notes))
         typer.echo(f"report: {built.html}")
+        for sent in send(track or (), folder.path, built.html.parent):
+            typer.echo(sent.line if sent.failure is None else f"warning: {sent.line}", err=True)
 
 
 def leaderboard(

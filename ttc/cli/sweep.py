@@ -42,6 +42,7 @@ def sweep(
     field: Annotated[list[str] | None, typer.Option(help="Column of --data, as question=COLUMN.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Hub name, folder, http://HOST/v1#NAME, or fake.")] = None,
     prm: Annotated[str | None, typer.Option(help="Process reward model.")] = None,
+    predictor: Annotated[Path | None, typer.Option(help="Folder that ttc fit wrote: what allocators are told.")] = None,
     strategies: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
     allocators: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
     budgets: Annotated[str | None, typer.Option(help="Mean completion tokens a problem, separated by commas.")] = None,
@@ -64,6 +65,9 @@ def sweep(
     allow_code_execution: Annotated[
         bool | None, typer.Option("--allow-code-execution", help="Let tasks run model-written code in a sandbox.")
     ] = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Also log the run: wandb:PROJECT, mlflow:EXPERIMENT, trackio:PROJECT.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; the same command resumes it.")] = None,
 ) -> None:
     """Run strategies x allocators x budgets on a task and a model, or on a bank, and report."""
@@ -72,10 +76,10 @@ def sweep(
     from ttc.core.specs import parse_config
 
     flags: dict[str, Any] = {
-        "bank": bank, "draws": draws, "models": model, "prm": prm, "strategies": strategies,
+        "bank": bank, "draws": draws, "models": model, "prm": prm, "predictor": predictor, "strategies": strategies,
         "allocators": allocators, "budgets": budgets, "limit": limit, "seed": seed, "overlap": overlap,
         "max_errors": max_errors, "cache": cache, "price": _rates(price), "allow_code_execution": allow_code_execution,
-        "store_text": False if no_text else None,
+        "store_text": False if no_text else None, "track": track,
     }  # fmt: skip
     values = _file_values(config)
     values.update({key: value for key, value in flags.items() if value is not None})
