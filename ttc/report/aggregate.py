@@ -43,6 +43,8 @@ class Tables:
     """Cells that began and have no record; they are in no table."""
     lost: int = 0
     """Journal lines that are damaged, or that belong to no known cell."""
+    retried: int = 0
+    """Attempts that failed and were made again: their tokens are in the cells, and in no record."""
 
 
 def compact(run: RunDir) -> Tables:
@@ -75,8 +77,14 @@ def compact(run: RunDir) -> Tables:
     records = [record for rows in filled.values() for record in rows]
     # Checked before they are summed: these tables refuse records that lack a required value.
     records_table = _table("records", records)
+    _table("records", replay.retried)
+    retried: dict[str, list[Record]] = {}
+    for record in replay.retried:
+        retried.setdefault(str(record["cell"]), []).append(record)
     tables = Tables(
-        cells=_table("cells", [aggregate_cell(cells[c], rows, ends.get(c)) for c, rows in filled.items()]),
+        cells=_table(
+            "cells", [aggregate_cell(cells[c], rows, ends.get(c), retried.get(c, ())) for c, rows in filled.items()]
+        ),
         records=records_table,
         candidates=_table("candidates", list(_nested(records, "candidates"))),
         allocation=_table("allocation", list(_nested(records, "allocation"))),
@@ -86,6 +94,7 @@ def compact(run: RunDir) -> Tables:
         ),
         empty_cells=len(cells) - len(filled),
         lost=orphans + len(replay.damaged),
+        retried=len(replay.retried),
     )
     write_tables(run, tables)
     return tables
@@ -111,15 +120,19 @@ def _table(name: TableName, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return table
 
 
-def aggregate_cell(cell: Mapping[str, Any], records: Sequence[Record], end: Mapping[str, Any] | None) -> Record:
+def aggregate_cell(
+    cell: Mapping[str, Any], records: Sequence[Record], end: Mapping[str, Any] | None, retried: Sequence[Record] = ()
+) -> Record:
     """Return one row of the cells table.
 
-    Token counts are sums over problems (of means over draws). `accuracy` and its interval are null where every
+    Token counts are sums over problems (of means over draws), and hold what `retried` attempts spent before they failed
+    and were made again; trees and caches are those of the records alone. `accuracy` and its interval are null where every
     problem failed, `flops` where a parameter count that it needs is unknown, times where the run could not
     measure them.
     """
-    total = math.fsum(r["completion_tokens"] for r in records)
-    sums = {key: math.fsum(r[key] for r in records) for key in ("prompt_tokens", "cached_tokens", "reward_tokens")}
+    attempts = [*records, *retried]
+    total = math.fsum(r["completion_tokens"] for r in attempts)
+    sums = {key: math.fsum(r[key] for r in attempts) for key in ("prompt_tokens", "cached_tokens", "reward_tokens")}
     steps = [s for r in records if (s := r.get("kv_token_steps")) is not None]
     errors = sum(r["status"] == "error" for r in records)
     return {
@@ -129,7 +142,7 @@ def aggregate_cell(cell: Mapping[str, Any], records: Sequence[Record], end: Mapp
         **_times(records, end),
         "n_problems": len(records),
         "tokens_total": total,
-        "tokens_max": _largest_draw(records, int(cell.get("draws") or 1), total),
+        "tokens_max": _largest_draw(attempts, int(cell.get("draws") or 1), total),
         "tokens_per_problem": total / len(records),
         "kv_token_steps": math.fsum(steps) if len(steps) == len(records) else None,
         "flops": _flops(cell, total + sums["prompt_tokens"], sums["reward_tokens"]),
@@ -195,7 +208,8 @@ def _times(records: Sequence[Record], end: Mapping[str, Any] | None) -> Record:
 
 def write_tables(run: RunDir, tables: Tables) -> None:
     """Write the four Parquet files of a run, the cells last."""
-    notes = {"incomplete": sorted(tables.incomplete), "empty_cells": tables.empty_cells, "lost": tables.lost}
+    notes = {"incomplete": sorted(tables.incomplete), "empty_cells": tables.empty_cells, "lost": tables.lost,
+             "retried": tables.retried}  # fmt: skip
     write_table(tables.records, run.table("records"))
     write_table(tables.candidates, run.table("candidates"))
     write_table(tables.allocation, run.table("allocation"))
@@ -237,4 +251,5 @@ def _read_tables(run: RunDir) -> Tables:
         incomplete=frozenset(notes.get("incomplete", ())),
         empty_cells=notes.get("empty_cells", 0),
         lost=notes.get("lost", 0),
+        retried=notes.get("retried", 0),
     )

@@ -190,6 +190,8 @@ def notes_of(manifest: Mapping[str, Any], tables: Tables) -> list[str]:
     if errors:
         total = tables.records.num_rows
         notes.append(f"Failures: {errors:,} of {total:,} records are errors, and are left out of the accuracies.")
+    if tables.retried:
+        notes.append(f"Failed and made again: {tables.retried:,} attempts. Totals hold what they spent, records do not.")
     if tables.lost:
         notes.append(f"Journal lines that are damaged or belong to no known cell, and are left out: {tables.lost:,}.")
     return notes

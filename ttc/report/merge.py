@@ -234,6 +234,9 @@ def _pooled(tables: Tables) -> tuple[Tables, int]:
         rows = _averaged([of_cell[cell["cell"]] for cell in by_seed.values()])
         known = all(cell["flops"] is not None for cell in by_seed.values())
         row = aggregate_cell({**first, "draws": len(by_seed), "parameters": None}, rows, None)
+        # From the cells: they hold what failed attempts spent, too, which no record does.
+        row |= {key: sum(cell[key] for cell in by_seed.values()) / len(by_seed) for key in _TOTALS}
+        row["tokens_max"] = max(row["tokens_max"], row["tokens_total"])
         row["flops"] = sum(cell["flops"] for cell in by_seed.values()) / len(by_seed) if known else None
         described.append(row)
         records += rows
@@ -241,6 +244,7 @@ def _pooled(tables: Tables) -> tuple[Tables, int]:
     return pooled, len(next(iter(seeds)))
 
 
+_TOTALS = ("tokens_total", "tokens_per_problem", "prompt_tokens", "cached_tokens", "reward_tokens")
 _MEANS = ("grant_tokens", "completion_tokens", "probe_tokens", "prompt_tokens", "cached_tokens", "reward_tokens",
           "sequential_tokens", "kv_token_steps", "calls")  # fmt: skip
 

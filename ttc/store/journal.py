@@ -18,7 +18,6 @@ from typing import Any, BinaryIO, Self, TextIO
 from ttc.core.errors import StorageError
 
 _BLOCK = 1 << 16
-_FAILED: dict[str, Any] = {"status": "error"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,8 @@ class Replay:
     events: list[dict[str, Any]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     """`file:line` of lines that are not JSON objects, a torn last line left out."""
+    retried: list[dict[str, Any]] = field(default_factory=list)
+    """Records of errors that gave way to a later attempt: what they spent is spent."""
 
 
 def read_journal(folder: Path) -> Replay:
@@ -51,7 +52,10 @@ def read_journal(folder: Path) -> Replay:
                     replay.damaged.append(f"{path.name}:{number}")
             elif "problem_id" in row:
                 key = (str(row.get("cell")), str(row["problem_id"]))
-                if replay.records.get(key, _FAILED).get("status") == "error":
+                earlier = replay.records.get(key)
+                if earlier is None or earlier.get("status") == "error":
+                    if earlier is not None:
+                        replay.retried.append(earlier)
                     replay.records[key] = row
             else:
                 replay.events.append(row)

@@ -125,8 +125,10 @@ def test_an_error_gives_way_to_a_later_attempt_and_nothing_else_does(tmp_path):
         row("p1", **failed, n=1), row("p2", n=1), row("p3", **failed, n=1),
         row("p1", n=2), row("p2", n=2), row("p3", **failed, n=2), row("p1", n=3),
     )  # fmt: skip
-    found = {problem: (r["n"], r["status"]) for (_, problem), r in read_journal(tmp_path).records.items()}
+    replay = read_journal(tmp_path)
+    found = {problem: (r["n"], r["status"]) for (_, problem), r in replay.records.items()}
     assert found == {"p1": (2, "ok"), "p2": (1, "ok"), "p3": (2, "error")}
+    assert [(r["problem_id"], r["n"]) for r in replay.retried] == [("p1", 1), ("p3", 1)]
 
 
 def test_workers_files_are_joined_in_order_of_their_names(tmp_path):
