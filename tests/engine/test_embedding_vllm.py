@@ -88,7 +88,7 @@ def test_a_vector_is_the_last_hidden_state_of_the_last_prompt_token(
 
 
 def test_reading_again_costs_and_says_the_same(started: Started, loop: EngineLoop) -> None:
-    prompt = Prompt((), started.embedder.render(EXAMPLES[0].messages).ids * 3)
+    prompt = Prompt((), started.embedder.render(EXAMPLES[0].messages).ids * 8)
     assert len(prompt.ids) > 64  # longer than what a prefix cache would share
     first, second = (embed_all(started, loop, [prompt])[0] for _ in range(2))
     assert first[1] == second[1] == len(prompt.ids)

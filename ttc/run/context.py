@@ -96,9 +96,10 @@ class MeteredContext:
     """Asked when the grant ends, with what was drawn: whether it holds more now (`ttc.run.granting`)."""
     path: str = ""
     depth: int = 0
-    """Generated tokens on the longest causal chain that led here."""
+    """Generated tokens on the longest causal chain that a call made here now depends on; inner branches are over."""
     _next_index: int = 0
-    _branches: dict[str, MeteredContext] = field(default_factory=dict)
+    _branches: set[str] = field(default_factory=set)
+    _parent: MeteredContext | None = None
     _stopped: bool = False
     """No further call is worth starting: one failed, or the recorded pool is used up."""
 
@@ -130,13 +131,15 @@ class MeteredContext:
         """
         if key in self._branches:
             raise ConfigError(f"branch {key!r} was opened twice for problem {self.problem.id}")
-        child = replace(self, path=f"{self.path}/{key}", depth=self._joined_depth(), _next_index=0, _branches={})
-        self._branches[key] = child
-        return child
+        self._branches.add(key)
+        return replace(self, path=f"{self.path}/{key}", _next_index=0, _branches=set(), _parent=self)
 
-    def _joined_depth(self) -> int:
-        """Return the longest causal chain that a call made here now depends on: inner branches are over."""
-        return max([self.depth, *(child._joined_depth() for child in self._branches.values())])
+    def _deepen(self, depth: int) -> None:
+        """Note a chain that ended here. No context is deeper than the one around it, so the walk ends early."""
+        context: MeteredContext | None = self
+        while context is not None and context.depth < depth:
+            context.depth = depth
+            context = context._parent
 
     async def sample(self, prefix: Prompt, n: int | None, sampling: Sampling) -> list[Completion]:
         """Draw up to `n` completions of `prefix`, in index order; None: as many as the grant pays for.
@@ -157,7 +160,7 @@ class MeteredContext:
     async def _draw(self, prefix: Prompt, n: int | None, sampling: Sampling) -> list[Completion]:
         """Draw what the grant pays for as it is now."""
         self.meter.ended, self._stopped = None, False
-        start = self._joined_depth()
+        start = self.depth
         calls: list[asyncio.Task[Completion] | Completion] = []
         try:
             await self._start_calls(calls, prefix, n, sampling)
@@ -169,7 +172,7 @@ class MeteredContext:
         finally:
             await _settle(calls)
         completions = self._results(calls)
-        self.depth = max(self.depth, start + max((c.usage.completion for c in completions), default=0))
+        self._deepen(start + max((c.usage.completion for c in completions), default=0))
         self.meter.sequential_tokens = max(self.meter.sequential_tokens, self.depth)
         if sampling.kind == "probe":
             self.meter.probe_tokens += sum(c.usage.completion for c in completions)

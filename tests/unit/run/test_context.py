@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -224,6 +225,72 @@ def test_sequential_tokens_follow_the_longest_chain_through_branches():
 
     asyncio.run(run())
     assert ctx.meter.sequential_tokens == 10 + 30 + 20 + 10 + 10
+
+
+class Chain:
+    """A context as it is defined: what a call depends on is found by looking through all branches."""
+
+    def __init__(self, depth=0):
+        self.depth, self.branches, self.calls = depth, [], 0
+
+    def joined(self):
+        return max([self.depth, *(branch.joined() for branch in self.branches)])
+
+    def call(self, lengths):
+        self.depth = max(self.depth, self.joined() + lengths[min(self.calls, len(lengths) - 1)])
+        self.calls += 1
+
+    def branch(self):
+        self.branches.append(Chain(self.joined()))
+        return self.branches[-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=6),
+    st.lists(st.tuples(st.booleans(), st.integers(0, 99)), max_size=40),
+)
+def test_sequential_tokens_are_those_of_the_definition(lengths, moves):
+    ctx = context(Scripted([("a", length) for length in lengths]), 10**6)
+    pairs = [(ctx, Chain())]
+
+    async def run():
+        for opens, place in moves:
+            real, defined = pairs[place % len(pairs)]
+            if opens:
+                pairs.append((real.branch(str(len(pairs))), defined.branch()))
+            else:
+                await sample(real, 1)
+                defined.call(lengths)
+            deepest = max(chain.depth for _, chain in pairs)
+            assert ctx.meter.sequential_tokens == (deepest if any(chain.calls for _, chain in pairs) else 0)
+
+    asyncio.run(run())
+
+
+def test_a_call_costs_no_more_with_many_branches_open():
+    """Counted in function calls: time would say little on a busy machine."""
+
+    def calls(branches):
+        ctx, count = context(Scripted([("a", 5)]), 10**6), 0
+
+        def counted(_frame, event, _argument):
+            nonlocal count
+            count += event == "call"
+
+        async def run():
+            for i in range(branches):
+                await sample(ctx.branch(str(i)), 1)
+
+        sys.setprofile(counted)
+        try:
+            asyncio.run(run())
+        finally:
+            sys.setprofile(None)
+        return count
+
+    few, many = calls(100), calls(400)
+    assert many < 4.5 * few
 
 
 def test_probe_tokens_are_counted_within_completion_tokens():
