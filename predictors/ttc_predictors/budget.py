@@ -16,6 +16,8 @@ from ttc.core.forecast import Outcomes, Seen, Training, Unit
 from ttc_predictors import files, storing
 from ttc_predictors.boosting import Growth
 from ttc_predictors.fitting import fit_value
+from ttc_predictors.folds import folds as make_folds
+from ttc_predictors.folds import groups as make_groups
 from ttc_predictors.model import BLOCKS, ModelPart, fit_model, prepare, survey
 from ttc_predictors.pilot import FEATURES, pilot_features
 from ttc_predictors.prior import Wanted
@@ -142,6 +144,11 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
         if unit == "calls":
             return Training(value.scores, Curves.from_table(value.spends, value.means))
         return Training(value.scores, Curves.from_table(value.options, value.means, value.spends))
+
+    @staticmethod
+    def folds(problems: Sequence[Seen], count: int, seed: int) -> IntArray:
+        """Return a fold a problem, (n,): near-duplicates are in one, and folds are of about equal size."""
+        return make_folds(make_groups(problems), count, seed)
 
     def save(self, folder: Path) -> None:
         """Write text and JSON files. Raises StorageError."""

@@ -157,6 +157,10 @@ class PredictorKind(Protocol):
     def fit(self, outcomes: Sequence[Outcomes]) -> Predictor:
         """Learn from the outcomes of several strategies and models at once, and return itself."""
 
+    @staticmethod
+    def folds(problems: Sequence[Seen], count: int, seed: int) -> IntArray:
+        """Return a fold a problem, (n,), so that no problem's near-duplicate is in another fold."""
+
     def save(self, folder: Path) -> None:
         """Write text and JSON files; `load` executes nothing in them. Raises StorageError."""
 

@@ -89,7 +89,11 @@ class Forecasts:
         ids = [p.id for p in problems]
         split: Allocation = cell.allocator.instance.allocate(ask)
         grants = dict(zip(ids, map(int, split.grants), strict=False))
-        if len(split.grants) != len(ids) or sum(grants.values()) > cell.total_tokens or min(grants.values(), default=0) < 0:
+        if (
+            len(split.grants) != len(ids)
+            or sum(grants.values()) > cell.total_tokens
+            or min(grants.values(), default=0) < 0
+        ):
             raise TtcError(
                 f"allocator {cell.allocator.name} granted {sum(grants.values())} tokens to {len(grants)} problems;"
                 f" the total is {cell.total_tokens}"

@@ -163,10 +163,10 @@ class Rounds:
                 f"problem {problem.id}: two branches of the strategy ask for tokens at once",
                 "grants in rounds serve strategies that draw from one place: use another allocator",
             )
-        purse.waiting = asyncio.get_running_loop().create_future()
+        answer = purse.waiting = asyncio.get_running_loop().create_future()
         self._running.discard(problem.id)
         self._turn_if_all_wait()
-        return await purse.waiting
+        return await answer
 
     def _turn_if_all_wait(self) -> None:
         if self._running:

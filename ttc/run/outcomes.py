@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,7 +95,9 @@ def outcomes(
             for draw in range(draws):
                 scores[i, draw], tokens[i, draw] = await runner.curve(pid, draw, options)
 
-    asyncio.run(fill())
+    # A loop of its own, in a thread: a sweep that asks has one running.
+    with ThreadPoolExecutor(1) as apart:
+        apart.submit(asyncio.run, fill()).result()
     return Outcomes(
         recorded.config,
         label,
