@@ -4,7 +4,7 @@
 
 The mix is fitted on training problems (`ttc.allocate.mixed`: coverage) and scored on the others, by coverage (without
 bias, from the recorded samples) and by self-consistency (replayed, `--draws` orders). The best single configuration is
-chosen on the training problems, at each budget and for each score; the even mix begins its rounds with whatever is
+chosen on the training problems, at the mix's tokens there and for each score; the even mix begins its rounds with whatever is
 best there. A budget is in samples' worth: 1 is what a sample of a configuration costs on average. All are compared at
 the tokens that the mix really takes on the test problems, a sample more or less of the others being drawn by chance so
 that they take as many. Costs are completion tokens; with `--flops` a token counts by its model's parameters, a
@@ -217,7 +217,7 @@ def compare(train: Pools, test: Pools, samples_worth: float, draws: int) -> dict
         def value(some: list[int], score: str = score) -> Floats:
             return coverage_of(test, some) if score == SCORES[0] else votes_of(test, some, draws)
 
-        single = chosen_single(train, budget, score)
+        single = chosen_single(train, spend_of(train, order), score)
         values = {
             "mixed": value(order),
             "single": at_spend(test, [single] * int(test.most[single]), spend, value),
