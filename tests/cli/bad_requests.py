@@ -204,6 +204,20 @@ REQUEST = [
         "Invalid value for '--n': Input should be greater than or equal to 1",
         "ttc collect --help",
     ),
+    Case(
+        "Unknown features",
+        "collect --task local --data problems.jsonl --model fake --n 1 --features hiden --out new",
+        2,
+        "unknown features 'hiden'",
+        "did you mean 'hidden'?",
+    ),
+    Case(
+        "Hidden states of a server",
+        "collect --task local --data problems.jsonl --model http://localhost:1/v1#m --n 1 --features hidden --out new",
+        2,
+        "http://localhost:1/v1#m is behind a server, which tells no hidden states",
+        "give the model itself (hub name or folder), or do without these features",
+    ),
 ]
 
 FILES = [
