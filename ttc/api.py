@@ -6,14 +6,14 @@ import asyncio
 import signal
 import warnings
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ttc.core.errors import ConfigError, DataError, TtcError
 from ttc.core.identity import identity
-from ttc.core.protocols import Dataset, HasWeights, Task
+from ttc.core.protocols import Dataset, HasModelConfig, HasWeights, Task
 from ttc.core.registry import load
 from ttc.core.specs import ModelSpec, SweepConfig, parse_config
 from ttc.core.types import Example, Message
@@ -286,6 +286,7 @@ def _begin(run: RunDir, plan: Plan, command: str) -> None:
             "n_problems": {s.task: len(s.problem_ids) for s in subjects},
             "min_call_tokens": plan.cells[0].min_call_tokens,
             "price": dict(config.price),
+            "price_per_mtok": config.price_per_mtok,
             "sampling": {s.task: {"temperature": s.sampling.temperature, "top_p": s.sampling.top_p,
                                   "max_tokens": s.sampling.max_tokens} for s in subjects},
             "sources": {bench.subject.task: dict(bench.source) for bench in plan.benches},
@@ -295,10 +296,27 @@ def _begin(run: RunDir, plan: Plan, command: str) -> None:
                 for bench in plan.benches
                 if isinstance(bench.engine, HasWeights)
             },
+            "shapes": _shapes(plan),
             "reward": plan.benches[0].reward.label if plan.benches[0].reward is not None else None,
             "cells": [cell.id for cell in plan.cells],
         },
     )  # fmt: skip
+
+
+def _shapes(plan: Plan) -> dict[str, dict[str, int]]:
+    """Return what the cost of each model's tokens depends on; nothing of a model whose configuration is not known."""
+    from ttc.metrics.compute import attention_shape
+
+    found = {}
+    for bench in plan.benches:
+        engine, parameters = bench.engine, bench.subject.parameters
+        if parameters is None or not isinstance(engine, HasModelConfig):
+            continue
+        try:
+            found[bench.subject.model] = {"parameters": parameters, **asdict(attention_shape(engine.model_config))}
+        except DataError:
+            continue  # not every model attends: its equivalent FLOPs stay unknown
+    return found
 
 
 def _in_flight(events: Sequence[Mapping[str, Any]]) -> int:

@@ -31,6 +31,13 @@ def register(app: typer.Typer) -> None:
 Baseline = Annotated[
     str | None, typer.Option(help="What everything is compared with: a strategy, or STRATEGY/ALLOCATOR.")
 ]
+Hardware = Annotated[
+    str | None, typer.Option(help="Accelerator of the equivalent FLOPs: B200, H200-SXM, H100-SXM, A100-80GB, L40S.")
+]
+PricePerMtok = Annotated[
+    list[str] | None,
+    typer.Option(help="Price of a million tokens, [MODEL=]IN,OUT[,CACHED]; the run's own without it."),
+]
 
 
 def report(
@@ -38,22 +45,26 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder for the report; <run>/report without it.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the tables from the journal again.")] = False,
     baseline: Baseline = None,
+    hardware: Hardware = None,
+    price_per_mtok: PricePerMtok = None,
     track: Annotated[
         list[str] | None, typer.Option(help="Also log the run: wandb:PROJECT, mlflow:EXPERIMENT, trackio:PROJECT.")
     ] = None,
 ) -> None:
     """Write a run's tables, Pareto picture, leaderboard and page."""
     from ttc.api import existing_run
-    from ttc.report.build import build_report
+    from ttc.report.build import Options, build_report
+    from ttc.report.costs import parse_prices
     from ttc.trackers import find, send
 
     if len(run) > 1 and out is not None:
         raise ConfigError(f"--out names one folder, {len(run)} runs are given", "report them one by one")
     for word in track or ():
         find(word)
+    options = Options(baseline, hardware, parse_prices(price_per_mtok or ()))
     for path in run:
         folder = existing_run(path)
-        built = build_report(folder, out, rebuild, baseline)
+        built = build_report(folder, out, rebuild, options)
         typer.echo(leaderboard_text(path, built.sections, built.notes))
         typer.echo(f"report: {built.html}")
         for sent in send(track or (), folder.path, built.html.parent):
@@ -64,10 +75,13 @@ def leaderboard(
     run: Annotated[list[Path], typer.Argument(help="Run folders.")],
     out: Annotated[Path | None, typer.Option(help="Folder for a joint report; none is written without it.")] = None,
     baseline: Baseline = None,
+    hardware: Hardware = None,
+    price_per_mtok: PricePerMtok = None,
 ) -> None:
     """Join runs that may be compared into one leaderboard; what may not is kept apart, with the reason."""
     from ttc.api import existing_run
-    from ttc.report.build import write_report
+    from ttc.report.build import Options, write_report
+    from ttc.report.costs import parse_prices
     from ttc.report.leaderboard import leaderboard as sections_of
     from ttc.report.merge import load, merge
 
@@ -75,7 +89,7 @@ def leaderboard(
     if out is None:
         typer.echo(sections_text(sections_of(content.tables, baseline), content.notes))
         return
-    built = write_report(content, out, baseline)
+    built = write_report(content, out, Options(baseline, hardware, parse_prices(price_per_mtok or ())))
     typer.echo(sections_text(built.sections, built.notes))
     typer.echo(f"report: {built.html}")
 

@@ -59,7 +59,7 @@ def sweep(
     cache: Annotated[str | None, typer.Option(help="Folder that shares the generation cache, or off.")] = None,
     price: Annotated[str | None, typer.Option(help="Exchange rates into budget tokens: prompt=0.1,reward=0.2.")] = None,
     price_per_mtok: Annotated[
-        str | None, typer.Option(help="Price of a million tokens, IN,OUT, for the estimate.")
+        str | None, typer.Option(help="Price of a million tokens, IN,OUT[,CACHED], for the estimate and the report.")
     ] = None,
     no_text: Annotated[bool | None, typer.Option("--no-text", help="Do not store what the model wrote.")] = None,
     allow_code_execution: Annotated[
@@ -79,7 +79,7 @@ def sweep(
         "bank": bank, "draws": draws, "models": model, "prm": prm, "predictor": predictor, "strategies": strategies,
         "allocators": allocators, "budgets": budgets, "limit": limit, "seed": seed, "overlap": overlap,
         "max_errors": max_errors, "cache": cache, "price": _rates(price), "allow_code_execution": allow_code_execution,
-        "store_text": False if no_text else None, "track": track,
+        "store_text": False if no_text else None, "track": track, "price_per_mtok": _price_per_mtok(price_per_mtok),
     }  # fmt: skip
     values = _file_values(config)
     values.update({key: value for key, value in flags.items() if value is not None})
@@ -91,9 +91,8 @@ def sweep(
     if any(v is not None for v in drawn.values()):
         values["sampling"] = {**(values.get("sampling") or {}), **{k: v for k, v in drawn.items() if v is not None}}
     _tasks(values, task, {"data": data, "split": split, "fields": _pairs(field)})
-    prices = _price_per_mtok(price_per_mtok)
     plan = make_plan(parse_config(values, "command line"))
-    _announce(plan, prices, dry_run)
+    _announce(plan, dry_run)
     if dry_run:
         return
     observer = make_observer(display.value, plan.cells)
@@ -155,17 +154,21 @@ def _rates(text: str | None) -> dict[str, float] | None:
     return rates
 
 
-def _price_per_mtok(text: str | None) -> tuple[float, float] | None:
+def _price_per_mtok(text: str | None) -> list[float] | None:
     if text is None:
         return None
-    try:
-        price_in, price_out = (float(word) for word in text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"--price-per-mtok {text}: expected IN,OUT, for example 0.10,0.40") from error
-    return price_in, price_out
+    from ttc.report.costs import ANY_MODEL, parse_prices
+
+    price = parse_prices([text]).get(ANY_MODEL)
+    if price is None:
+        raise ConfigError(
+            f"--price-per-mtok {text}: one price for all models is needed here", "ttc report takes one each"
+        )
+    given = [price.prompt, price.completion, price.cached]
+    return [number for number in given if number is not None]
 
 
-def _announce(plan: Plan, prices: tuple[float, float] | None, dry_run: bool) -> None:
+def _announce(plan: Plan, dry_run: bool) -> None:
     """Say on stderr what is about to be spent; in a dry run, list the cells on stdout."""
     from ttc.run.plan import estimate
 
@@ -174,6 +177,7 @@ def _announce(plan: Plan, prices: tuple[float, float] | None, dry_run: bool) -> 
     lines = [f"{cost.cells} cells on {cost.problems} problems; at most {cost.ceiling:,} completion tokens charged"]
     if live:
         lines.append(f"expected to generate up to {cost.expected:,} (equal samples are drawn once)")
+        prices = plan.config.price_per_mtok
         if prices is not None:
             price = (cost.expected_prompt * prices[0] + cost.expected * prices[1]) / 1e6
             lines.append(f"price: about {price:,.2f}, with about {cost.expected_prompt:,} prompt tokens")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from ttc.core.errors import ConfigError
 from ttc.core.profiles import ModelProfile
@@ -90,6 +90,15 @@ class HasWeights(Protocol):
 
 
 @runtime_checkable
+class HasModelConfig(Protocol):
+    """An engine that knows its model's `config.json`: the shape of its attention decides what tokens cost."""
+
+    @property
+    def model_config(self) -> Mapping[str, Any]:
+        """Return the file's content."""
+
+
+@runtime_checkable
 class HasArchitecture(Protocol):
     """An engine that knows its model's class: profiles are matched by it."""
 
@@ -103,6 +112,8 @@ class RewardModel(Protocol):
 
     label: str
     fingerprint: str
+    parameters: int | None
+    """Parameter count, for FLOPs; None where it is not known, or where two models of other sizes share the work."""
 
     async def start(self) -> None:
         """Load the model. Raises EngineError with its cause."""

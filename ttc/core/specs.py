@@ -21,6 +21,7 @@ def _numeric(value: Any) -> Any:
     return value
 
 
+Money = Annotated[float, BeforeValidator(_numeric), Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[int, BeforeValidator(_numeric), Field(ge=1)]
 
 
@@ -111,6 +112,9 @@ class SweepConfig(Spec):
     price: dict[Literal["prompt", "cached", "reward"], Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )
+    price_per_mtok: Annotated[tuple[Money, ...], Field(min_length=2, max_length=3)] | None = None
+    """Money for a million tokens, read and generated, and read from a cache where that has its own price: for the
+    estimate and the report, and never a budget."""
     min_call_tokens: Positive | None = None
     problem_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
     grade_timeout_s: Annotated[float, Field(gt=0)] = 15.0

@@ -165,6 +165,7 @@ class FakeReward:
 
     label = "fake"
     fingerprint = identity(["fake-reward", 1])
+    parameters: int | None = None
 
     async def start(self) -> None:
         """Do nothing: there is no model."""

@@ -23,6 +23,8 @@ class PhasedReward:
         self._plan, self._execution = plan, execution
         self.label = f"{plan.label}+{execution.label}"
         self.fingerprint = identity(["phased", plan.fingerprint, execution.fingerprint])
+        # Tokens are counted over both: with two sizes nobody knows how many were whose.
+        self.parameters = plan.parameters if plan.parameters == execution.parameters else None
 
     async def start(self) -> None:
         """Load both. Raises EngineError with its cause."""

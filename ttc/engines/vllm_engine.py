@@ -94,6 +94,12 @@ class VLLMEngine:
         self.fingerprint = engine_fingerprint(self._options, fingerprint_folder(folder))
 
     @property
+    def model_config(self) -> Mapping[str, Any]:
+        """Return what the model's config.json says."""
+        self.prepare()
+        return self._config
+
+    @property
     def architecture(self) -> str | None:
         """Return the model's class name, as its config.json says it."""
         self.prepare()

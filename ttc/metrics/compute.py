@@ -38,6 +38,7 @@ class Hardware:
 
     peak_flops: float
     bandwidth: float
+    source: str = ""
 
     @property
     def intensity(self) -> float:
@@ -45,15 +46,25 @@ class Hardware:
         return self.peak_flops / self.bandwidth
 
 
-# Dense bf16 peak and memory bandwidth from NVIDIA's data sheets; B200 as Kinetics counts it (arXiv 2506.05333), 562.5 FLOP
-# a byte.
 HARDWARE: Mapping[str, Hardware] = {
-    "A100-80GB": Hardware(312e12, 2.039e12),
-    "L40S": Hardware(362.05e12, 864e9),
-    "H100-SXM": Hardware(989.4e12, 3.35e12),
-    "H200-SXM": Hardware(989.4e12, 4.8e12),
-    "B200": Hardware(4.5e15, 8e12),
+    "A100-80GB": Hardware(312e12, 2.039e12, "NVIDIA A100 80GB SXM data sheet: dense bf16"),
+    "L40S": Hardware(362.05e12, 864e9, "NVIDIA L40S data sheet: dense bf16"),
+    "H100-SXM": Hardware(989.4e12, 3.35e12, "NVIDIA H100 SXM data sheet: dense bf16"),
+    "H200-SXM": Hardware(989.4e12, 4.8e12, "NVIDIA H200 SXM data sheet: dense bf16"),
+    "B200": Hardware(4.5e15, 8e12, "Kinetics (arXiv 2506.05333): 562.5 FLOP a byte"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was generated: tokens, the tokens before each of them, and those of them that the cache was read for.
+
+    `read` counts once a step what traces drawn together share; `attended` counts it for each of them.
+    """
+
+    tokens: ArrayLike
+    attended: ArrayLike
+    read: ArrayLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +133,18 @@ def kinetics_cost(
         read = prompt * length.max(axis=-1, initial=0.0) + (length**2 / 2).sum(axis=-1)
     else:
         attended = read = sparse_kv_reads(each, length, kv_budget).sum(axis=-1)
+    return kinetics_of_counts(parameters, shape, Counts(length.sum(axis=-1), attended, read), intensity)
+
+
+def kinetics_of_counts(parameters: float, shape: AttentionShape, counts: Counts, intensity: float) -> KineticsCost:
+    """Return the cost of generation from what was counted while it ran, in the terms of `kinetics_cost`.
+
+    It is linear in the counts, so that those of many traces may be summed beforehand: they were counted one by one.
+    """
     ratio = shape.query_heads / shape.kv_heads
-    arithmetic = flops(parameters, length.sum(axis=-1)) + 2 * ratio * shape.kv_elements * attended
-    traffic = kv_bytes(shape, read)
+    attended = np.asarray(counts.attended, dtype=np.float64)
+    arithmetic = flops(parameters, counts.tokens) + 2 * ratio * shape.kv_elements * attended
+    traffic = kv_bytes(shape, counts.read)
     return KineticsCost(np.asarray(arithmetic), traffic, np.asarray(arithmetic + intensity * traffic))
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ttc.core.errors import DataError, StorageError
 from ttc.core.identity import sample_seed
 from ttc.metrics.statistics import bootstrap_mean, wilson
+from ttc.report.samples import Part, Samples, columns_of, grouped, write_samples
+from ttc.store.journal import Replay, read_rows
 from ttc.store.rundir import RunDir
-from ttc.store.tables import SCHEMAS, TableName, read_table, to_table, write_table
+from ttc.store.tables import SCHEMAS, TableName, read_table, schema, to_table, write_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +35,8 @@ class Tables:
 
     cells: pa.Table
     records: pa.Table
-    candidates: pa.Table
+    candidates: Samples
+    """Left in their file: a large run's texts fill a machine's memory."""
     allocation: pa.Table
     problems: pa.Table
     """What the task said of its problems; empty for a run that did not record it."""
@@ -50,13 +53,14 @@ class Tables:
 def compact(run: RunDir) -> Tables:
     """Replay the journal, aggregate it, and write the Parquet files.
 
-    Rows are in order of the cells' first appearance, then of problem ids, so equal content gives equal tables.
+    Rows are in order of the cells' first appearance, then of problem ids, so equal content gives equal tables. The
+    journal is read twice: what was sampled passes through on the second time and is never in memory as a whole.
 
     Raises:
         DataError: the journal has no records, or lines that lack required values.
         StorageError: the journal cannot be read, or the tables cannot be written.
     """
-    replay = run.replay()
+    replay = run.replay(without=("candidates", "trace"))
     cells: dict[str, Record] = {}
     ends: dict[str, Record] = {}
     for event in replay.events:
@@ -86,8 +90,8 @@ def compact(run: RunDir) -> Tables:
             "cells", [aggregate_cell(cells[c], rows, ends.get(c), retried.get(c, ())) for c, rows in filled.items()]
         ),
         records=records_table,
-        candidates=_table("candidates", list(_nested(records, "candidates"))),
-        allocation=_table("allocation", list(_nested(records, "allocation"))),
+        candidates=write_samples(run.table("candidates"), _candidates(replay, records)),
+        allocation=_table("allocation", [_granted(r) for r in records if r.get("allocation")]),
         problems=_problems(run),
         incomplete=frozenset(
             c for c, rows in filled.items() if c not in ends or len(rows) < (cells[c].get("n_problems") or 0)
@@ -100,11 +104,21 @@ def compact(run: RunDir) -> Tables:
     return tables
 
 
-def _nested(records: Sequence[Record], key: str) -> Iterator[Record]:
-    for record in records:
-        value = record.get(key) or []
-        for row in value if isinstance(value, list) else [value]:
-            yield {**row, "cell": record["cell"], "problem_id": record["problem_id"]}
+def _candidates(replay: Replay, records: Sequence[Record]) -> Iterator[pa.Table]:
+    """Yield the records' candidates in tables of a bearable size, in the records' order."""
+    places = (replay.places[str(record["cell"]), str(record["problem_id"])] for record in records)
+    rows = (
+        {**candidate, "cell": row["cell"], "problem_id": row["problem_id"]}
+        for row in read_rows(places)
+        for candidate in row.get("candidates") or ()
+    )
+    for group in grouped(rows):
+        yield _table("candidates", group)
+
+
+def _granted(record: Record) -> Record:
+    """Return an allocation row: what was predicted of a problem, beside what it was granted."""
+    return {**record["allocation"], **{key: record[key] for key in ("cell", "problem_id", "grant_tokens")}}
 
 
 def _table(name: TableName, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -133,7 +147,6 @@ def aggregate_cell(
     attempts = [*records, *retried]
     total = math.fsum(r["completion_tokens"] for r in attempts)
     sums = {key: math.fsum(r[key] for r in attempts) for key in ("prompt_tokens", "cached_tokens", "reward_tokens")}
-    steps = [s for r in records if (s := r.get("kv_token_steps")) is not None]
     errors = sum(r["status"] == "error" for r in records)
     return {
         **{key: cell.get(key) for key in SCHEMAS["cells"]},
@@ -144,11 +157,17 @@ def aggregate_cell(
         "tokens_total": total,
         "tokens_max": _largest_draw(attempts, int(cell.get("draws") or 1), total),
         "tokens_per_problem": total / len(records),
-        "kv_token_steps": math.fsum(steps) if len(steps) == len(records) else None,
+        **{key: _sum_of_all(records, key) for key in ("kv_token_steps", "attended_tokens", "kv_read_tokens")},
         "flops": _flops(cell, total + sums["prompt_tokens"], sums["reward_tokens"]),
         "n_errors": errors,
         "n_unanswered": sum(r["status"] in UNANSWERED for r in records),
     }
+
+
+def _sum_of_all(records: Sequence[Record], key: str) -> float | None:
+    """Return a sum, None where a record lacks its part."""
+    known = [value for r in records if (value := r.get(key)) is not None]
+    return math.fsum(known) if len(known) == len(records) else None
 
 
 def score_of(record: Mapping[str, Any]) -> float:
@@ -207,11 +226,10 @@ def _times(records: Sequence[Record], end: Mapping[str, Any] | None) -> Record:
 
 
 def write_tables(run: RunDir, tables: Tables) -> None:
-    """Write the four Parquet files of a run, the cells last."""
+    """Write the Parquet files of a run, the cells last; the candidates are written as they are read."""
     notes = {"incomplete": sorted(tables.incomplete), "empty_cells": tables.empty_cells, "lost": tables.lost,
              "retried": tables.retried}  # fmt: skip
     write_table(tables.records, run.table("records"))
-    write_table(tables.candidates, run.table("candidates"))
     write_table(tables.allocation, run.table("allocation"))
     marked = tables.cells.replace_schema_metadata({NOTES_KEY: json.dumps(notes).encode()})
     write_table(marked, run.table("cells"))
@@ -220,13 +238,13 @@ def write_tables(run: RunDir, tables: Tables) -> None:
 def load_tables(run: RunDir, *, rebuild: bool = False) -> Tables:
     """Return a run's tables: from its Parquet files where they are newer than the journal, else by `compact`.
 
-    A run that comes without its journal has only the Parquet files.
+    A run that comes without its journal has only the Parquet files: there is nothing to rebuild them from.
     """
     journals = [path.stat().st_mtime_ns for path in run.journal.glob("*.jsonl")]
     files = [run.table(name) for name in TABLES]
     if all(path.is_file() for path in files):
         fresh = min(path.stat().st_mtime_ns for path in files) > max(journals, default=0)
-        if not rebuild and (fresh or not journals):
+        if not journals or (fresh and not rebuild):
             return _read_tables(run)
     return compact(run)
 
@@ -236,16 +254,13 @@ def _problems(run: RunDir) -> pa.Table:
 
 
 def _read_tables(run: RunDir) -> Tables:
-    cells, records, candidates, allocation = (read_table(run.table(name)) for name in TABLES)
-    for name, table in zip(TABLES, (cells, records, candidates, allocation), strict=True):
-        missing = sorted(set(SCHEMAS[name]) - set(table.column_names))
-        if missing:
-            raise StorageError(f"{run.table(name)} lacks {', '.join(missing)}", "rebuild it: ttc report RUN --rebuild")
+    cells, records, allocation = (_completed(run, name) for name in ("cells", "records", "allocation"))
+    _check_columns(run, "candidates", columns_of(run.table("candidates")))
     notes = json.loads((cells.schema.metadata or {}).get(NOTES_KEY, b"{}"))
     return Tables(
         cells=cells,
         records=records,
-        candidates=candidates,
+        candidates=Samples((Part(run.table("candidates")),)),
         allocation=allocation,
         problems=_problems(run),
         incomplete=frozenset(notes.get("incomplete", ())),
@@ -253,3 +268,21 @@ def _read_tables(run: RunDir) -> Tables:
         lost=notes.get("lost", 0),
         retried=notes.get("retried", 0),
     )
+
+
+def _completed(run: RunDir, name: TableName) -> pa.Table:
+    """Read a table; what an earlier version did not record yet is null."""
+    import pyarrow as pa
+
+    table = read_table(run.table(name))
+    _check_columns(run, name, table.column_names)
+    for field in schema(name):
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select([*schema(name).names, *(c for c in table.column_names if c not in SCHEMAS[name])])
+
+
+def _check_columns(run: RunDir, name: TableName, found: Collection[str]) -> None:
+    missing = sorted(column for column, kind in SCHEMAS[name].items() if column not in found and kind[-1] != "?")
+    if missing:
+        raise StorageError(f"{run.table(name)} lacks {', '.join(missing)}", "rebuild it: ttc report RUN --rebuild")

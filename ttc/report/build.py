@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ttc.core.errors import DataError, StorageError
-from ttc.report import breakdown
 from ttc.report.aggregate import Tables, load_tables
-from ttc.report.chart import claims_grid, curves_grid, payload
-from ttc.report.examples import MOST_PROBLEMS, views
+from ttc.report.chapter import Known, chapter_of
+from ttc.report.chart import claims_grid, outcomes_data, payload
+from ttc.report.costs import Rates, TokenPrice, rates_of, with_options
+from ttc.report.examples import MOST_PROBLEMS
 from ttc.report.figures import panels, pareto_figure, png_bytes, svg_text
 from ttc.report.grid import Grid
-from ttc.report.html import Chapter, Page, provenance, render
+from ttc.report.html import Page, provenance, render
 from ttc.report.labels import plain
-from ttc.report.leaderboard import Row, Section, csv_text, headline, leaderboard, markdown
-from ttc.report.outcomes import Outcomes, by_subject
-from ttc.report.pictures import Picture, ceiling, reliability_picture, spending_picture
+from ttc.report.leaderboard import Section, csv_text, headline, leaderboard, markdown
+from ttc.report.outcomes import by_subject
 from ttc.store.rundir import RunDir
 from ttc.store.tables import rows_of, write_table
-
-MOST_PICTURES = 12
-"""Allocation pictures of one task and model; further strategies are in the table below them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +41,34 @@ class Report:
     """Warnings about the numbers as a whole."""
 
 
-def build_report(run: RunDir, out: Path | None = None, rebuild: bool = False, baseline: str | None = None) -> Report:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a reader may choose about a report."""
+
+    baseline: str | None = None
+    """What everything is compared with (`leaderboard`)."""
+    hardware: str | None = None
+    """The accelerator of the equivalent FLOPs, a key of `ttc.metrics.compute.HARDWARE`."""
+    prices: Mapping[str, TokenPrice] = field(default_factory=dict)
+    """By model, `""` for any; without them the price that the run recorded."""
+
+
+def build_report(run: RunDir, out: Path | None = None, rebuild: bool = False, options: Options | None = None) -> Report:
     """Write `index.html`, `pareto.svg`, `pareto.png`, `leaderboard.md`, `leaderboard.csv` and `numbers.parquet`.
 
     The tables are made from the journal where they are missing or older, always with `rebuild`. `out` is the
-    report's own folder, `<run>/report` without it. `baseline` is what everything is compared with (`leaderboard`).
+    report's own folder, `<run>/report` without it.
 
     Raises:
         DataError: the run has no finished problem.
-        ConfigError: nothing is called `baseline`.
+        ConfigError: nothing is called as the options say.
         StorageError: something cannot be read or written.
     """
+    return write_report(content_of(run, rebuild=rebuild), run.report if out is None else out, options)
+
+
+def content_of(run: RunDir, *, rebuild: bool = False) -> Content:
+    """Return what a run's report is made of. Raises as `build_report`."""
     tables = load_tables(run, rebuild=rebuild)
     if tables.cells.num_rows == 0:
         raise DataError(f"{run.path} holds no finished problem", "run it first: ttc sweep")
@@ -64,9 +76,11 @@ def build_report(run: RunDir, out: Path | None = None, rebuild: bool = False, ba
     notes = notes_of(manifest, tables)
     title = manifest.get("label")
     facts = provenance(manifest, environment, tables)
-    content = Content(tables, tuple(notes), facts, None if title is None else str(title),
-                      manifest.get("limit") is not None)  # fmt: skip
-    return write_report(content, run.report if out is None else out, baseline)
+    predictor = manifest.get("predictor")
+    return Content(
+        tables, tuple(notes), facts, None if title is None else str(title), manifest.get("limit") is not None,
+        rates_of(manifest), predictor if isinstance(predictor, Mapping) else {},
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +92,31 @@ class Content:
     facts: Sequence[tuple[str, str]]
     title: str | None = None
     limited: bool = False
+    rates: Rates = field(default_factory=Rates)
+    predictor: Mapping[str, Any] = field(default_factory=dict)
+    """What the run's manifest says of its predictor: label, fingerprint, reliability."""
 
 
-def write_report(content: Content, folder: Path, baseline: str | None = None) -> Report:
+def write_report(content: Content, folder: Path, options: Options | None = None) -> Report:
     """Write a report's files into a folder.
 
     Raises:
-        ConfigError: nothing is called `baseline`.
+        ConfigError: nothing is called as the options say.
         StorageError: something cannot be written.
     """
-    tables, notes = content.tables, content.notes
-    sections = leaderboard(tables, baseline)
+    tables, notes, options = content.tables, content.notes, options or Options()
+    rates = with_options(content.rates, options.hardware, options.prices)
+    sections = leaderboard(tables, options.baseline)
     figure = pareto_figure(tables.cells, tables.incomplete, limited=content.limited)
     svg = svg_text(figure)
     outcomes = by_subject(tables)
-    chapters = [_chapter(section, outcomes[section.task, section.model], tables, MOST_PROBLEMS // len(sections))
-                for section in sections]  # fmt: skip
     cells = {cell["cell"]: cell for cell in rows_of(tables.cells)}
+    known, places = Known(tables, rates, content.predictor), MOST_PROBLEMS // len(sections)
+    chapters = [chapter_of(section, outcomes[section.task, section.model], known, places) for section in sections]
     title = plain(content.title or "; ".join(section.title for section in sections))
-    chart = payload(sections, panels(tables.cells, tables.incomplete), cells)
-    page = Page(title, notes, content.limited, svg, content.facts, chapters, chart)
+    chart = payload(sections, panels(tables.cells, tables.incomplete), cells, rates)
+    chart["problems"] = [outcomes_data(chapter.section, chapter.problems) for chapter in chapters]
+    page = Page(title, notes, content.limited, svg, [*content.facts, *rates.facts()], chapters, chart)
     files = {
         "pareto.svg": svg.encode(),
         "pareto.png": png_bytes(figure),
@@ -107,9 +126,7 @@ def write_report(content: Content, folder: Path, baseline: str | None = None) ->
     }
     for name, bytes_ in files.items():
         _write(folder / name, bytes_)
-    grids = [
-        grid for section in sections for grid in (section.grid(), claims_grid(section), curves_grid(section, cells))
-    ]
+    grids = [grid for section in sections for grid in (section.grid(), claims_grid(section))]
     write_table(_numbers([*grids, *(grid for chapter in chapters for grid in chapter.grids())]),
                 folder / "numbers.parquet")  # fmt: skip
     return Report(
@@ -123,50 +140,6 @@ def write_report(content: Content, folder: Path, baseline: str | None = None) ->
         headlines=tuple(headline(section) for section in sections),
         notes=notes,
     )
-
-
-def _chapter(section: Section, outcomes: Outcomes, tables: Tables, places: int) -> Chapter:
-    stated = {row["problem_id"]: row["difficulty"] for row in rows_of(tables.problems)
-              if row["task"] == section.task and row["difficulty"] is not None}  # fmt: skip
-    groups = breakdown.levels(outcomes, stated)
-    reliability = breakdown.reliability_grid(section, outcomes, tables.allocation)
-    predicted = list(dict.fromkeys(line.item for line in reliability.lines))
-    rows = {row.cell: row for row in section.rows}
-    return Chapter(
-        section=section,
-        difficulty=None if groups is None else breakdown.difficulty_grid(section, outcomes, groups),
-        difficulty_stated=groups is not None and groups.stated,
-        spending=breakdown.spending_grid(section, outcomes),
-        spending_pictures=_spending(section, outcomes),
-        reliability=reliability,
-        reliability_pictures=[
-            reliability_picture(
-                _pictured(rows[cell], section), [line for line in reliability.lines if line.item == cell]
-            )
-            for cell in predicted[:MOST_PICTURES]
-        ],
-        sharing=breakdown.sharing_grid(section, outcomes),
-        failures=breakdown.failures_grid(section, outcomes),
-        latency=breakdown.latency_grid(section, outcomes),
-        problems=views(section, outcomes, tables, places),
-    )
-
-
-def _spending(section: Section, outcomes: Outcomes) -> list[Picture]:
-    """Draw each series at its largest budget, all on one axis."""
-    largest: dict[str, Row] = {}
-    for row in breakdown.series_order(section):
-        if row.accuracy is not None:
-            largest[row.series] = row
-    drawn = [(row, *breakdown.spending_bars(outcomes, outcomes.column(row.cell)))
-             for row in list(largest.values())[:MOST_PICTURES]]  # fmt: skip
-    top = ceiling(max((max(float(bars.sum(axis=1).max()), float(np.nan_to_num(grants).max()))
-                       for _, bars, grants in drawn), default=1.0))  # fmt: skip
-    return [spending_picture(_pictured(row, section), bars, grants, top) for row, bars, grants in drawn]
-
-
-def _pictured(row: Row, section: Section) -> str:
-    return f"{breakdown.named(row, section)}, budget {row.budget:,}"
 
 
 def _numbers(grids: Iterable[Grid]) -> Any:
@@ -191,7 +164,9 @@ def notes_of(manifest: Mapping[str, Any], tables: Tables) -> list[str]:
         total = tables.records.num_rows
         notes.append(f"Failures: {errors:,} of {total:,} records are errors, and are left out of the accuracies.")
     if tables.retried:
-        notes.append(f"Failed and made again: {tables.retried:,} attempts. Totals hold what they spent, records do not.")
+        notes.append(
+            f"Failed and made again: {tables.retried:,} attempts. Totals hold what they spent, records do not."
+        )
     if tables.lost:
         notes.append(f"Journal lines that are damaged or belong to no known cell, and are left out: {tables.lost:,}.")
     return notes

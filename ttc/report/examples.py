@@ -94,7 +94,7 @@ def views(section: Section, outcomes: Outcomes, tables: Tables, places: int) -> 
     records = _picked(tables.records, ids, outcomes)
     answers = {(r["cell"], r["problem_id"]): r for r in rows_of(records)}
     samples: dict[str, list[dict[str, Any]]] = {}
-    for row in rows_of(_picked(tables.candidates, ids, outcomes)):
+    for row in rows_of(tables.candidates.of(ids, [cell["cell"] for cell in outcomes.cells])):
         samples.setdefault(row["problem_id"], []).append(row)
     described = {row["problem_id"]: row for row in rows_of(tables.problems) if row["task"] == section.task}
     found = []
@@ -135,12 +135,16 @@ def _lines(section: Section, answers: Mapping[tuple[str, str], Mapping[str, Any]
     return tuple(lines)
 
 
+_WORDS = {"budget": "grant too small", "unparsed": "no answer found", "timeout": "timed out", "error": "failed"}
+OUTCOMES = ("right", "wrong", "right in part of the draws", *_WORDS.values())
+"""What may become of a problem, in words."""
+
+
 def _outcome(record: Mapping[str, Any]) -> str:
-    words = {"budget": "grant too small", "unparsed": "no answer found", "timeout": "timed out", "error": "failed"}
     if record["status"] != "ok":
-        return words.get(record["status"], str(record["status"]))
+        return _WORDS.get(record["status"], "failed")
     score = record["score"]
-    return {1.0: "right", 0.0: "wrong"}.get(score, "right in part of the draws")
+    return {1.0: OUTCOMES[0], 0.0: OUTCOMES[1]}.get(score, OUTCOMES[2])
 
 
 def _picked(table: pa.Table, ids: Sequence[str], outcomes: Outcomes) -> pa.Table:

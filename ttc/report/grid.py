@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["text", "count", "number", "percent", "bar", "interval", "points", "seconds", "share"]
-"""How a value is shown. `bar` is a percentage with a bar behind it; `interval` and `points` are tuples of numbers:
-(low, high), and (mean, low, high) in percentage points."""
+Kind = Literal["text", "count", "number", "percent", "bar", "interval", "points", "estimate", "seconds", "share"]
+"""How a value is shown. `bar` is a percentage with a bar behind it; `interval`, `points` and `estimate` are tuples of
+numbers: (low, high), and (mean, low, high) in percentage points or as it is. An end may be infinite: nothing is known
+there."""
 Value = str | float | int | tuple[float, ...] | None
 NONE = "-"
 
@@ -40,6 +42,12 @@ class Grid:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
 
+    def without_empty_columns(self) -> Grid:
+        """Return the table without columns that have no value in any line."""
+        kept = [i for i in range(len(self.columns)) if any(line.values[i] is not None for line in self.lines)]
+        lines = (Line(line.item, tuple(line.values[i] for i in kept), line.mark) for line in self.lines)
+        return Grid(self.name, self.subject, tuple(self.columns[i] for i in kept), tuple(lines))
+
     def shown(self) -> list[tuple[Line, list[str]]]:
         """Return every line with its texts."""
         return [
@@ -54,6 +62,7 @@ class Grid:
                     continue
                 parts: Sequence[float | None] = value if isinstance(value, tuple) else (value, None, None)
                 mean, low, high = parts if len(parts) == 3 else (None, *parts)
+                mean, low, high = (None if part is None or math.isinf(part) else part for part in (mean, low, high))
                 yield {"table": self.name, "subject": self.subject, "item": line.item, "name": column.key,
                        "value": mean, "low": low, "high": high}  # fmt: skip
 
@@ -66,11 +75,21 @@ def show(kind: Kind, value: Value) -> str:
         return value
     if isinstance(value, tuple):
         if kind == "points":
-            mean, low, high = (100 * part for part in value)
+            # Adding 0 makes a rounded -0.0 a plain 0.
+            mean, low, high = (round(100 * part, 1) + 0.0 for part in value)
             return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+        if kind == "estimate":
+            mean, low, high = (_bounded(part) for part in value)
+            return f"{mean} [{low}, {high}]"
         low, high = value
         return f"{100 * low:.1f} to {100 * high:.1f}"
     return _SHOW[kind](value)
+
+
+def _bounded(value: float) -> str:
+    if math.isinf(value):
+        return "-\N{INFINITY}" if value < 0 else "\N{INFINITY}"
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def _number(value: float) -> str:
@@ -88,12 +107,3 @@ _SHOW: Mapping[str, Callable[[float], str]] = {
     "share": lambda value: f"{100 * value:.0f} %",
     "seconds": lambda value: f"{value:,.2f}",
 }
-
-
-def sort_key(value: Value) -> str:
-    """Return what the page sorts by: a number's own digits, a text in lower case, nothing where there is no value."""
-    if value is None:
-        return ""
-    if isinstance(value, tuple):
-        return repr(float(value[0]))
-    return value.lower() if isinstance(value, str) else repr(float(value))

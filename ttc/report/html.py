@@ -11,38 +11,15 @@ from importlib.resources import files
 from typing import Any
 
 from ttc.report.aggregate import Tables
+from ttc.report.chapter import Chapter
 from ttc.report.chart import script_json
-from ttc.report.examples import ProblemView
 from ttc.report.figures import GRID, INK
-from ttc.report.grid import Grid, sort_key
 from ttc.report.labels import plain
-from ttc.report.leaderboard import READING, Section, headline
-from ttc.report.pictures import Picture
+from ttc.report.leaderboard import READING, headline, resolution
+from ttc.report.measures import READING as MEASURES
 from ttc.store.tables import rows_of
 
 Facts = Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Chapter:
-    """What the page says of one task and model below the leaderboard."""
-
-    section: Section
-    difficulty: Grid | None
-    difficulty_stated: bool
-    spending: Grid
-    spending_pictures: Sequence[Picture]
-    reliability: Grid
-    reliability_pictures: Sequence[Picture]
-    sharing: Grid
-    failures: Grid
-    latency: Grid
-    problems: Sequence[ProblemView]
-
-    def grids(self) -> list[Grid]:
-        """Return every table of the chapter."""
-        own = [self.spending, self.reliability, self.sharing, self.failures, self.latency]
-        return [*([self.difficulty] if self.difficulty else []), *own, *(view.grid for view in self.problems)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +44,6 @@ def render(page: Page) -> str:
         loader=PackageLoader("ttc.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["sort_key"] = sort_key
     script, style = asset("report.js"), asset("report.css")
     return environment.get_template("report.html.j2").render(
         page=page,
@@ -75,6 +51,8 @@ def render(page: Page) -> str:
         headline=headline,
         svg=inline_svg(page.svg),
         reading=READING,
+        measures=MEASURES,
+        resolution=resolution,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=style,
@@ -92,6 +70,8 @@ def inline_svg(svg: str) -> str:
     element = svg[svg.index("<svg") :]
     element = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", element, count=1)
     element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
+    # Hundredths of a point are finer than any screen; six digits are half of the picture's bytes.
+    element = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), element)
     element = element.replace("<svg", '<svg role="img" aria-label="Accuracy against tokens per problem"', 1)
     return element.replace(INK.lower(), "currentColor").replace(GRID.lower(), "var(--grid)")
 
@@ -116,6 +96,7 @@ def provenance(manifest: Mapping[str, Any], environment: Mapping[str, Any], tabl
         "Model revision": _several((manifest.get("models") or {}).values()),
         "Weights (SHA-256)": _several((manifest.get("weights") or {}).values()),
         "Reward model": manifest.get("reward"),
+        "Predictor": _predictor(manifest.get("predictor")),
         "Sampling": _several(_pairs(value) for value in (manifest.get("sampling") or {}).values()),
         "Prices": _pairs(manifest.get("price") or {}),
         "Problems": _pairs(manifest.get("n_problems") or {}),
@@ -133,6 +114,12 @@ def provenance(manifest: Mapping[str, Any], environment: Mapping[str, Any], tabl
         "Source": environment.get("commit"),
     }
     return [(name, plain(_words(value))) for name, value in facts.items() if value not in (None, "")]
+
+
+def _predictor(said: Any) -> str | None:
+    if not isinstance(said, Mapping):
+        return None
+    return ", ".join(str(said[key]) for key in ("label", "fingerprint") if said.get(key)) or None
 
 
 def _source_text(source: Any) -> str:

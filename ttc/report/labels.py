@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
 from ttc.core.errors import ConfigError
@@ -23,7 +23,7 @@ def strategy_labels(cells: Iterable[Row]) -> dict[str, str]:
     """Return a label for each cell id, such as `best-of-n (select=logprob)`, `coverage (oracle)`.
 
     Shown are parameters that differ from the strategy's defaults, and those in which strategies of one name
-    differ. A default of `auto` is thus always shown as what was used.
+    differ; of one that holds others only those of them. A default of `auto` is thus always shown as what was used.
     """
     rows = list(cells)
     shown = _distinguished("strategies", ((row["strategy"], row["strategy_params"]) for row in rows))
@@ -60,13 +60,30 @@ def _distinguished(kind: Kind, pairs: Iterable[tuple[str, str]]) -> dict[tuple[s
 
 
 def _defaults(kind: Kind, name: str) -> dict[str, Any]:
-    """Return the default parameters of a registered name; of a user's own class or label none are known."""
-    if name not in names(kind):
-        return {}
+    """Return the default parameters of a registered name; of a user's own class or label none are known.
+
+    Several names joined by `+` have the parameters of each under its name.
+    """
+    if name in names(kind):
+        return _flat(_of_class(kind, name))
+    parts = name.split("+")
+    if len(parts) > 1 and all(part in names(kind) for part in parts):
+        return _flat({part: _of_class(kind, part) for part in parts})
+    return {}
+
+
+def _of_class(kind: Kind, name: str) -> dict[str, Any]:
     try:
-        return {field.name: field.default for field in fields(load(kind, name)) if field.default is not MISSING}
+        found = fields(load(kind, name))
     except (ConfigError, TypeError):
         return {}
+    values = {}
+    for field in found:
+        if field.default is not MISSING:
+            values[field.name] = field.default
+        elif field.default_factory is not MISSING:
+            values[field.name] = field.default_factory()
+    return values
 
 
 def _parse(params: str) -> dict[str, Any]:
@@ -74,7 +91,19 @@ def _parse(params: str) -> dict[str, Any]:
         value = json.loads(params or "{}")
     except ValueError:
         value = params
-    return value if isinstance(value, dict) else {"parameters": value}
+    return _flat(value) if isinstance(value, dict) else {"parameters": value}
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as JSON has them, those inside others by a dotted name: one of them may differ alone."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        if isinstance(inner, Mapping) and inner:
+            found |= {f"{key}.{name}": part for name, part in _flat(inner).items()}
+        else:
+            found[key] = list(inner) if isinstance(inner, tuple) else inner
+    return found
 
 
 def _text(value: object) -> str:

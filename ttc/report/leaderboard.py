@@ -230,12 +230,8 @@ def headline(section: Section) -> str:
         return text + _match_text(section)
     if compared:
         text = f"Nothing is significantly better than {section.baseline} at equal tokens ({count})."
-        if section.detectable is not None:
-            text += (
-                f" With {compared[0].n_problems:,} problems, only differences of about"
-                f" {100 * section.detectable:.1f} points or more are likely to be found (80 % power)."
-            )
-        return text
+        said = resolution(section)
+        return f"{text} {said}" if said else text
     graded = [row for row in section.rows if row.accuracy is not None and not row.oracle]
     if not graded:
         return "No strategy has a graded answer."
@@ -243,6 +239,17 @@ def headline(section: Section) -> str:
     return (
         f"{top.series} is the most accurate: {accuracy_text(top)} % at {top.tokens_per_problem:,.0f} tokens per"
         " problem. There is nothing to compare it with at equal tokens."
+    )
+
+
+def resolution(section: Section) -> str:
+    """Return in words how small a difference to the baseline the run can show; nothing where it cannot be said."""
+    compared = [row for row in section.rows if row.difference is not None and not row.oracle]
+    if section.detectable is None or not compared:
+        return ""
+    return (
+        f"With {compared[0].n_problems:,} problems, only differences of about {100 * section.detectable:.1f} points or more"
+        " are likely to be found (80 % power)."
     )
 
 

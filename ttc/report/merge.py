@@ -11,7 +11,9 @@ from ttc.core.errors import DataError
 from ttc.core.identity import canonical_json, identity
 from ttc.report.aggregate import Tables, aggregate_cell, load_tables, score_of
 from ttc.report.build import Content, notes_of
+from ttc.report.costs import joined_rates
 from ttc.report.labels import plain, series_of
+from ttc.report.samples import Samples
 from ttc.store.rundir import RunDir
 from ttc.store.tables import rows_of, to_table
 
@@ -153,7 +155,8 @@ def merge(loaded: Sequence[Loaded]) -> Content:
     facts = [("Run", plain(f"{run.name}: {run.manifest.get('spec_id')}, {run.manifest.get('command') or ''}"))
              for run in loaded]  # fmt: skip
     limited = any(run.manifest.get("limit") is not None for run in loaded)
-    return Content(merged, tuple(notes), facts, None, limited)
+    models = [(run.manifest, {str(cell["model"]) for cell in rows_of(run.tables.cells)}) for run in loaded]
+    return Content(merged, tuple(notes), facts, None, limited, joined_rates(models))
 
 
 def _joined(members: Sequence[Group], task: str, notes: list[str]) -> list[Tables]:
@@ -194,7 +197,7 @@ def _picked(tables: Tables, cells: Sequence[Row], task: str, told: Mapping[str, 
     problems = [{**row, "task": task} for row in rows_of(tables.problems)
                 if row["task"] == cells[0]["task"]] if cells else []  # fmt: skip
     return replace(
-        tables, cells=to_table("cells", described), records=kept(tables.records), candidates=kept(tables.candidates),
+        tables, cells=to_table("cells", described), records=kept(tables.records), candidates=tables.candidates.only(names),
         allocation=kept(tables.allocation), problems=to_table("problems", problems),
         incomplete=tables.incomplete & frozenset(names),
     )  # fmt: skip
@@ -206,8 +209,9 @@ def _concatenated(parts: Sequence[Tables]) -> Tables:
     def joined(name: str) -> pa.Table:
         return pa.concat_tables([getattr(part, name).replace_schema_metadata(None) for part in parts])
 
+    samples = Samples(tuple(piece for part in parts for piece in part.candidates.parts))
     return Tables(
-        joined("cells"), joined("records"), joined("candidates"), joined("allocation"), joined("problems"),
+        joined("cells"), joined("records"), samples, joined("allocation"), joined("problems"),
         frozenset[str]().union(*(part.incomplete for part in parts)), 0, 0,
     )  # fmt: skip
 
@@ -246,7 +250,7 @@ def _pooled(tables: Tables) -> tuple[Tables, int]:
 
 _TOTALS = ("tokens_total", "tokens_per_problem", "prompt_tokens", "cached_tokens", "reward_tokens")
 _MEANS = ("grant_tokens", "completion_tokens", "probe_tokens", "prompt_tokens", "cached_tokens", "reward_tokens",
-          "sequential_tokens", "kv_token_steps", "calls")  # fmt: skip
+          "sequential_tokens", "kv_token_steps", "attended_tokens", "kv_read_tokens", "calls")  # fmt: skip
 
 
 def _averaged(by_seed: Sequence[Sequence[Row]]) -> list[Row]:

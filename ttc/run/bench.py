@@ -194,6 +194,7 @@ def live_bench(config: SweepConfig, name: str, task: Task, data: Dataset, served
         draws=1,
         reward_fingerprint=reward.fingerprint if reward is not None else None,
         parameters=engine.parameters,
+        reward_parameters=reward.parameters if reward is not None else None,
         prompt_characters=sum(len(m.content) for e in data.examples for m in e.messages) / len(data.examples),
     )
 

@@ -65,6 +65,18 @@ class Meter:
     ended: Literal["budget", "exhausted"] | None = None
     drawn: list[Completion] = field(default_factory=list)
     """Whole answers to the problem's own prompt, in the order they were read."""
+    attended_tokens: int = 0
+    """Summed over generated tokens: how many tokens stand before each."""
+    kv_read_tokens: int = 0
+    """The same, but a prefix that calls made together share is read once a step for all of them."""
+
+    def attend(self, together: Sequence[Completion]) -> None:
+        """Count what the tokens of completions of one prefix, drawn together, attend to."""
+        lengths = [c.usage.completion for c in together]
+        prefix = max((c.usage.prompt + c.usage.cached for c in together), default=0)
+        own = sum(length * (length - 1) // 2 for length in lengths)
+        self.attended_tokens += prefix * sum(lengths) + own
+        self.kv_read_tokens += prefix * max(lengths, default=0) + own
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +184,7 @@ class MeteredContext:
         finally:
             await _settle(calls)
         completions = self._results(calls)
+        self.meter.attend(completions)
         self._deepen(start + max((c.usage.completion for c in completions), default=0))
         self.meter.sequential_tokens = max(self.meter.sequential_tokens, self.depth)
         if sampling.kind == "probe":

@@ -48,6 +48,7 @@ class Subject:
     draws: int
     reward_fingerprint: str | None = None
     parameters: int | None = None
+    reward_parameters: int | None = None
     prompt_characters: float = 0.0
     """Mean length of a question with its wording, for the estimate."""
 
@@ -95,7 +96,7 @@ class Cell:
             "n_problems": len(self.subject.problem_ids),
             "oracle": is_oracle(solver) or is_oracle(self.allocator.instance),
             "parameters": self.subject.parameters,
-            "reward_parameters": None,
+            "reward_parameters": self.subject.reward_parameters,
         }
 
 

@@ -181,6 +181,8 @@ def record(attempt: Attempt, outcomes: Sequence[Outcome], store_text: bool) -> d
         "reward_tokens": mean([o.meter.usage.reward for o in outcomes]),
         "sequential_tokens": mean([o.meter.sequential_tokens for o in outcomes]),
         "kv_token_steps": _kv_token_steps(outcomes),
+        "attended_tokens": mean([o.meter.attended_tokens for o in outcomes]),
+        "kv_read_tokens": mean([o.meter.kv_read_tokens for o in outcomes]),
         "calls": mean([o.meter.calls for o in outcomes]),
         "wall_s": outcomes[0].wall_s if live_clock else None,
         "candidates": [],

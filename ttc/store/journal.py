@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,8 @@ from typing import Any, BinaryIO, Self, TextIO
 from ttc.core.errors import StorageError
 
 _BLOCK = 1 << 16
+Place = tuple[Path, int]
+"""Where a line stands: its file, and the byte that it begins at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +33,22 @@ class Replay:
     """`file:line` of lines that are not JSON objects, a torn last line left out."""
     retried: list[dict[str, Any]] = field(default_factory=list)
     """Records of errors that gave way to a later attempt: what they spent is spent."""
+    places: dict[tuple[str, str], Place] = field(default_factory=dict)
+    """Where each of the records stands."""
 
 
-def read_journal(folder: Path) -> Replay:
+def read_journal(folder: Path, without: Collection[str] = ()) -> Replay:
     """Replay every file of a journal folder.
 
-    The first record of a (cell, problem) counts, but an error gives way to a later attempt.
+    The first record of a (cell, problem) counts, but an error gives way to a later attempt. Keys of records in `without`
+    are forgotten as they are read: samples with their texts are most of a journal.
 
     Raises:
         StorageError: a file cannot be read.
     """
     replay = Replay()
     for path in sorted(folder.glob("*.jsonl")):
-        for number, line, whole in _lines(path):
+        for number, start, line, whole in _lines(path):
             try:
                 row = json.loads(line.decode("utf-8"))
             except ValueError:
@@ -56,18 +62,43 @@ def read_journal(folder: Path) -> Replay:
                 if earlier is None or earlier.get("status") == "error":
                     if earlier is not None:
                         replay.retried.append(earlier)
+                    for dropped in without:
+                        row.pop(dropped, None)
                     replay.records[key] = row
+                    replay.places[key] = (path, start)
             else:
                 replay.events.append(row)
     return replay
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+def read_rows(places: Iterable[Place]) -> Iterator[dict[str, Any]]:
+    """Yield the whole records at some places of a replay, in the order asked for.
+
+    Raises:
+        StorageError: a file cannot be read, or is no longer what it was.
+    """
+    with ExitStack() as stack:
+        files: dict[Path, BinaryIO] = {}
+        for path, start in places:
+            try:
+                if path not in files:
+                    files[path] = stack.enter_context(path.open("rb"))
+                files[path].seek(start)
+                row = json.loads(files[path].readline().decode("utf-8"))
+            except (OSError, ValueError) as error:
+                raise StorageError(f"cannot read {path}: {error}") from error
+            yield row
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, bytes, bool]]:
+    """Yield each line that is not blank: its number, where it begins, itself, and whether it is whole."""
+    start = 0
     try:
         with path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
                 if raw.strip():
-                    yield number, raw, raw.endswith(b"\n")
+                    yield number, start, raw, raw.endswith(b"\n")
+                start += len(raw)
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
 

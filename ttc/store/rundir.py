@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -120,9 +121,9 @@ class RunDir:
             raise StorageError(f"{path} is not a JSON object", _DAMAGED)
         return manifest
 
-    def replay(self) -> Replay:
-        """Read the journal."""
-        return read_journal(self.journal)
+    def replay(self, without: Collection[str] = ()) -> Replay:
+        """Read the journal; keys of its records in `without` are left out."""
+        return read_journal(self.journal, without)
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Replace a small JSON file as a whole."""

@@ -15,6 +15,7 @@ PROBLEM = Problem("p", "1+1?", Prompt((), (1, 2)))
 class Model:
     def __init__(self, name, score, fails=False):
         self.label = self.fingerprint = name
+        self.parameters = 7
         self.score_is, self.fails, self.seen, self.log = score, fails, [], []
 
     async def start(self):

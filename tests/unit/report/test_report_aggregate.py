@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from made_up_runs import cell, end, failed, record, run_of
 
-from ttc.core.errors import DataError
+from ttc.core.errors import DataError, StorageError
+from ttc.report import samples
 from ttc.report.aggregate import compact, load_tables
-from ttc.store.tables import SCHEMAS, read_table, rows_of, schema
+from ttc.store.tables import SCHEMAS, read_table, rows_of, schema, write_table
 
 
 def only(tables):
@@ -102,8 +103,10 @@ def test_order_of_the_journal_does_not_matter(tmp_path):
     body = [record(c, p, float(p == "1"), 10) for c in "ab" for p in ("2", "1", "10")]
     one = compact(run_of(tmp_path / "one", [*head, *body, end("a"), end("b")]))
     two = compact(run_of(tmp_path / "two", [*head, *reversed(body), end("b"), end("a")]))
-    for name in ("cells", "records", "candidates", "allocation"):
+    for name in ("cells", "records", "allocation"):
         assert getattr(one, name).equals(getattr(two, name))
+    assert one.candidates.whole().equals(two.candidates.whole())
+    assert one.candidates.whole()["problem_id"].to_pylist() == ["1", "10", "2"] * 2
     assert one.cells["cell"].to_pylist() == ["b", "a"]
     assert one.records["problem_id"].to_pylist() == ["1", "10", "2"] * 2
 
@@ -145,12 +148,49 @@ def test_nested_rows_and_files(tmp_path):
     run = run_of(tmp_path, [cell("a"), record("a", "1", allocation=grant), record("a", "2"), end("a")])
     tables = compact(run)
     assert rows_of(tables.allocation) == [{"cell": "a", "problem_id": "1", **grant}]
-    assert tables.candidates["problem_id"].to_pylist() == ["1", "2"]
+    assert tables.candidates.whole()["problem_id"].to_pylist() == ["1", "2"]
     for name in ("cells", "records", "candidates", "allocation"):
         written = read_table(run.table(name))
         assert written.schema.equals(schema(name))
-        assert written.equals(getattr(tables, name))
+        assert written.equals(tables.candidates.whole() if name == "candidates" else getattr(tables, name))
         assert written.column_names == list(SCHEMAS[name])
+
+
+def test_what_was_predicted_stands_beside_the_grant(tmp_path):
+    told = {"option": "8", "predicted_value": 0.5, "predicted_tokens": 90.0, "price": 0.001}
+    lines = [cell("a"), record("a", "1", allocation=told, grant_tokens=77), record("a", "2"), end("a")]
+    run = run_of(tmp_path, lines)
+    expected = [{"cell": "a", "problem_id": "1", "grant_tokens": 77, **told}]
+    assert rows_of(compact(run).allocation) == expected
+    assert rows_of(read_table(run.table("allocation"))) == expected
+
+
+def test_candidates_are_read_only_where_they_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "BATCH_ROWS", 3)
+    texts = [{"index": i, "answer": str(i), "correct": None, "score": None, "logprob": None, "completion_tokens": 1,
+              "finish": "stop", "text": f"t{i}"} for i in range(4)]  # fmt: skip
+    lines = [line for c in "ab" for line in (cell(c), *(record(c, p, candidates=texts) for p in ("1", "2", "3")), end(c))]
+    found = compact(run_of(tmp_path, lines)).candidates
+    assert found.whole().num_rows == 24
+    some = rows_of(found.of({"1", "3"}, {"b", "unknown"}))
+    assert [(r["cell"], r["problem_id"], r["index"]) for r in some] == [("b", p, i) for p in "13" for i in range(4)]
+    assert found.only(["a"]).of({"1"}, {"a", "b"})["cell"].to_pylist() == ["a"] * 4
+    assert found.only([]).whole().num_rows == 0
+
+
+def test_unusable_candidates_are_named(tmp_path):
+    broken = [{"index": 0, "answer": "4", "completion_tokens": "many", "finish": "stop"}]
+    with pytest.raises(DataError, match="candidates"):
+        compact(run_of(tmp_path, [cell("a"), record("a", "1", candidates=broken)]))
+
+
+def test_attention_is_summed_or_unknown(tmp_path):
+    counted = {"attended_tokens": 50.0, "kv_read_tokens": 20.0}
+    lines = [cell("a"), record("a", "1", **counted), record("a", "2", **counted), end("a")]
+    row = only(compact(run_of(tmp_path / "known", lines)))
+    assert (row["attended_tokens"], row["kv_read_tokens"]) == (100, 40)
+    row = only(compact(run_of(tmp_path / "unknown", [*lines[:2], record("a", "2"), end("a")])))
+    assert (row["attended_tokens"], row["kv_read_tokens"]) == (None, None)
 
 
 def test_empty_run_is_a_data_error(tmp_path):
@@ -198,3 +238,17 @@ def test_a_run_without_journal_has_its_tables(tmp_path):
     expected = load_tables(run)
     (run.journal / "main.jsonl").unlink()
     assert load_tables(run).cells.equals(expected.cells)
+    assert load_tables(run, rebuild=True).cells.equals(expected.cells)
+
+
+def test_tables_of_an_earlier_version_lack_only_what_may_be_null(tmp_path):
+    run = run_of(tmp_path, [cell("a"), record("a", "1"), end("a")])
+    expected = load_tables(run)
+    (run.journal / "main.jsonl").unlink()
+    write_table(read_table(run.table("records")).drop_columns(["kv_read_tokens", "wall_s"]), run.table("records"))
+    found = load_tables(run).records
+    assert found.schema.equals(expected.records.schema)
+    assert found["kv_read_tokens"].null_count == 1
+    write_table(found.drop_columns(["score", "status"]), run.table("records"))
+    with pytest.raises(StorageError, match="records.parquet lacks status"):
+        load_tables(run)

@@ -46,7 +46,8 @@ def test_tokens_are_split_by_what_became_of_the_problem(tmp_path):
     assert bars.sum(axis=1).tolist() == [100, 100, 300, 500]
     assert grants.tolist() == [200, 900, 400, 500]
     picture = spending_picture("a", bars, grants, ceiling(900))
-    assert picture.svg.count("<rect") == 4
+    assert picture.svg.count("M") == 4  # a rectangle a problem: each had one outcome
+    assert picture.svg.count("<path") == 4
     assert "10 % on right, 30 % on wrong, 50 % on unanswered, 10 % on failed" in picture.svg
 
 

@@ -85,7 +85,25 @@
     theme.textContent = `Theme: ${THEMES[current]}`;
   });
 
+  // ---- data: rows of numbers, every text once
+  for (const panel of data.panels) {
+    for (const curve of panel.curves) {
+      curve.points = curve.points.map((row) => {
+        const point = Object.fromEntries(data.point.map((key, i) => [key, row[i]]));
+        const costs = data.costs.map(([key], i) => [key, row[data.point.length + i]]).filter(([, value]) => value !== null);
+        return { ...point, x: Object.fromEntries(costs), seed: curve.seed, draws: curve.draws, settings: curve.settings };
+      });
+    }
+  }
+  const signed = (tenths) => `${tenths < 0 ? "-" : "+"}${(Math.abs(tenths) / 10).toFixed(1)}`;
+
   // ---- tables
+  const NUMBER = /-?\d[\d.]*(?:e[+-]?\d+)?/;
+  function numberIn(text) {
+    const found = text.replaceAll(",", "").match(NUMBER);
+    return found ? Number(found[0]) : null;
+  }
+
   function sortable(table) {
     const heads = [...table.tHead.rows[0].cells];
     const body = table.tBodies[0];
@@ -101,8 +119,7 @@
         head.setAttribute("aria-sort", down ? "descending" : "ascending");
         const key = (row) => {
           const cell = row.cells[column];
-          if (!numeric) return cell.textContent.toLowerCase();
-          return cell.dataset.v === "" || cell.dataset.v === undefined ? null : Number(cell.dataset.v);
+          return numeric ? numberIn(cell.textContent) : cell.textContent.toLowerCase();
         };
         const rows = [...body.rows].map((row) => [key(row), row]);
         rows.sort(([a], [b]) => {
@@ -121,7 +138,7 @@
     const index = Number(board.dataset.section);
     const claims = data.claims[index];
     const line = document.querySelector(`.baseline-line[data-section="${index}"]`);
-    const names = Object.keys(claims);
+    const names = Object.keys(claims.by);
     if (!line.querySelector("span") && !names.length) return;
     const select = element("select", {});
     for (const name of names) select.append(element("option", { value: name }, name));
@@ -129,22 +146,47 @@
     if (chosen) select.value = chosen.textContent;
     else select.prepend(element("option", { value: "", selected: "" }, "none"));
     line.replaceChildren(element("label", {}, "Baseline: ", select));
+    const heads = [...board.querySelectorAll("thead th")].map((head) => head.textContent);
+    const [atDifference, atQ, atVerdict] = ["Against the baseline at equal tokens", "q", "Verdict"].map((name) => heads.indexOf(name));
+    const place = new Map(claims.cells.map((cell, i) => [cell, i]));
     select.addEventListener("change", () => {
-      const found = claims[select.value];
+      const found = claims.by[select.value];
       if (!found) return;
       for (const row of board.querySelectorAll("tbody tr")) {
-        const [text, key, q, verdict] = found[row.dataset.cell];
-        const difference = row.querySelector("td.difference"), word = row.querySelector("td.verdict");
-        difference.textContent = text;
-        difference.dataset.v = key;
-        row.querySelector("td.q").textContent = q;
-        row.querySelector("td.q").dataset.v = q === "-" ? "" : q.replaceAll(",", "");
+        const claim = found[place.get(row.dataset.cell)];
+        const verdict = data.words[typeof claim === "number" ? claim : claim[4]], word = row.cells[atVerdict];
+        row.cells[atDifference].textContent = typeof claim === "number" ? "-" : `${signed(claim[0])} [${signed(claim[1])}, ${signed(claim[2])}]`;
+        row.cells[atQ].textContent = typeof claim === "number" ? "-" : data.words[claim[3]];
         word.textContent = verdict;
         word.classList.toggle("better", verdict === "better");
         word.classList.toggle("worse", verdict === "worse");
         row.classList.toggle("baseline", verdict === "baseline");
       }
     });
+  });
+
+  // ---- what every cell did with a problem: drawn when it is opened
+  const OUTCOME_HEADS = [["Strategy", "text"], ["Budget", ""], ["Outcome", "text"], ["Score %", ""], ["Answer", "text"], ["Tokens", ""], ["Grant", ""]];
+  function outcomes(place) {
+    const section = data.problems[Number(place.dataset.section)], problem = section.problems[Number(place.dataset.problem)];
+    const whole = (value) => (value === null || value === undefined ? "-" : value.toLocaleString("en"));
+    const score = (kind, part) => (part !== null ? (100 * part).toFixed(1) : kind === "right" ? "100.0" : kind === "failed" ? "-" : "0.0");
+    const body = element("tbody");
+    problem.outcome.forEach((number, i) => {
+      if (number < 0) return;
+      const kind = section.outcomes[number], answer = problem.answer[i];
+      const texts = [whole(section.budgets[i]), kind, score(kind, problem.score ? problem.score[i] : null), answer < 0 ? "-" : problem.answers[answer], whole(problem.tokens[i]), whole(problem.grant[i])];
+      const cells = texts.map((text, at) => element("td", OUTCOME_HEADS[at + 1][1] ? { class: at === 3 ? "text label" : "text" } : {}, text));
+      body.append(element("tr", {}, element("th", { scope: "row" }, section.names[i]), ...cells));
+    });
+    const heads = OUTCOME_HEADS.map(([name, kind]) => element("th", kind ? { scope: "col", class: kind } : { scope: "col" }, name));
+    const table = element("table", { class: "sortable" }, element("thead", {}, element("tr", {}, ...heads)), body);
+    sortable(table);
+    place.replaceChildren(element("div", { class: "scroll", role: "group", "aria-label": place.dataset.caption, tabindex: "0" }, table));
+  }
+  document.querySelectorAll("details.problem").forEach((details) => {
+    const place = details.querySelector(".outcomes");
+    details.addEventListener("toggle", () => { if (details.open && !place.firstChild) outcomes(place); });
   });
 
   // ---- the chart
@@ -236,7 +278,7 @@
   function words(curve, point) {
     const label = data.costs.find(([key]) => key === state.cost)[1];
     const rows = [
-      `accuracy ${percent(point.y)}, 95 % interval ${percent(point.low)} to ${percent(point.high)} (${point.method === "wilson" ? "Wilson" : "bootstrap"})`,
+      `accuracy ${percent(point.y)}, 95 % interval ${percent(point.low)} to ${percent(point.high)} (${point.wilson ? "Wilson" : "bootstrap"})`,
       `${label}: ${short(point.x[state.cost])}`,
       `n = ${point.n.toLocaleString("en")} problems, budget ${point.budget.toLocaleString("en")}, seed ${point.seed}${point.draws > 1 ? `, ${point.draws} draws` : ""}`,
     ];

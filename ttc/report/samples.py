@@ -1,0 +1,126 @@
+"""The candidates of a run: with their texts they are most of its bytes, so they are read only as far as asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ttc.core.errors import StorageError
+from ttc.store.tables import schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 8192
+"""Rows that are in memory at once where texts are read; of 600 characters they are 5 MB."""
+_AGAIN = "rebuild it: ttc report RUN --rebuild"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of some cells in one file; of all its cells where none are named."""
+
+    path: Path
+    cells: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Candidates in files, one after another."""
+
+    parts: tuple[Part, ...] = ()
+
+    def only(self, cells: Collection[str]) -> Samples:
+        """Return those of some cells."""
+        wanted = frozenset(cells)
+        return Samples(tuple(Part(p.path, wanted if p.cells is None else wanted & p.cells) for p in self.parts))
+
+    def of(self, problems: Collection[str], cells: Collection[str]) -> pa.Table:
+        """Read the rows of these problems in these cells.
+
+        Raises:
+            StorageError: a file is missing or damaged.
+        """
+        return self._read(frozenset(problems), frozenset(cells))
+
+    def whole(self) -> pa.Table:
+        """Read everything. Raises StorageError where a file is missing or damaged."""
+        return self._read(None, None)
+
+    def _read(self, problems: frozenset[str] | None, cells: frozenset[str] | None) -> pa.Table:
+        import pyarrow as pa
+
+        kept = []
+        for part in self.parts:
+            allowed = part.cells if cells is None else cells if part.cells is None else cells & part.cells
+            for batch in _batches(part.path):
+                found = _filtered(_filtered(batch, "cell", allowed), "problem_id", problems)
+                if found.num_rows:
+                    kept.append(found)
+        return pa.Table.from_batches(kept, schema("candidates"))
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            yield from file.iter_batches(BATCH_ROWS, columns=schema("candidates").names)
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"cannot read {path}: {error}", _AGAIN) from error
+
+
+def _filtered(batch: pa.RecordBatch, column: str, wanted: frozenset[str] | None) -> pa.RecordBatch:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if wanted is None or not batch.num_rows:
+        return batch
+    return batch.filter(pc.is_in(batch[column], value_set=pa.array(sorted(wanted), pa.string())))
+
+
+def write_samples(path: Path, groups: Iterator[pa.Table]) -> Samples:
+    """Write tables of candidates one after another; none but one is in memory at a time.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    import pyarrow.parquet as pq
+
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with pq.ParquetWriter(partial, schema("candidates"), compression="zstd") as writer:
+            for table in groups:
+                writer.write_table(table)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    return Samples((Part(path),))
+
+
+def grouped(rows: Iterator[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+    """Yield rows in groups of at most BATCH_ROWS."""
+    group: list[dict[str, Any]] = []
+    for row in rows:
+        group.append(row)
+        if len(group) == BATCH_ROWS:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def columns_of(path: Path) -> dict[str, Any]:
+    """Return a Parquet file's columns with their types, without its rows. Raises StorageError as `whole` does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        found = pq.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"cannot read {path}: {error}", _AGAIN) from error
+    return {field.name: field.type for field in found}
