@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from ttc.core import registry
 from ttc.core.errors import ConfigError, TtcError
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 """All trackers of a run together: they work at the same time, and what has not ended by then is ended."""
 EXTRAS = ("wandb", "mlflow", "trackio")
 PICTURES = ("pareto",)

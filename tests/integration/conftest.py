@@ -1,9 +1,10 @@
-"""Which browser there is. Without one the browser tests are left out, and the summary says so."""
+"""A folder to work in, and which browser there is: without one its tests are left out, and the summary says so."""
 
 import os
 import shutil
 
 import pytest
+from documented import write_rows
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 LEFT_OUT = pytest.StashKey[int]()
@@ -35,3 +36,11 @@ def pytest_terminal_summary(terminalreporter, config):
 def browser_path():
     """Return the browser that the tests drive."""
     return find_browser()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with rows that the fake engine can solve."""
+    write_rows(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

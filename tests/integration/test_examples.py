@@ -1,58 +1,96 @@
 """What examples/ and the tutorial show runs as it is written there."""
 
-import json
+import csv
+import dataclasses
 import re
-import shlex
+import runpy
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from documented import ROOT, SWEEP, blocks, records, text
 
 from ttc.cli.main import run
 from ttc.core import registry
+from ttc.core.parameters import build
+from ttc.core.protocols import Ask
 
-ROOT = Path(__file__).parents[2]
-TUTORIAL = (ROOT / "docs" / "tutorial-strategy.md").read_text(encoding="utf-8")
-STRATEGIES = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    rows = [{"id": f"p{i}", "question": f"What is {i} + 4?", "answer": str(i + 4)} for i in range(6)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+TUTORIAL = text("docs/tutorial-strategy.md")
+STRATEGIES = text("docs/strategies.md")
+REFERENCE = ROOT / "results" / "reference" / "gsm8k-qwen2.5-coder-0.5b"
 
 
-def swept(folder, strategy):
-    command = f"sweep --task local --data rows.jsonl --model fake --strategies {strategy} --budgets 4000 --out out"
-    assert run(shlex.split(command)) == 0
-    lines = (folder / "out" / "journal" / "main.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if "problem_id" in row]
+def example(name, *arguments, capsys):
+    """Run an example as a program and return what it prints."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capsys.readouterr()
+        runpy.run_path(str(ROOT / "examples" / name))
+        return capsys.readouterr().out
 
 
-def test_the_example_draws_each_last_step_again(folder):
-    records = swept(folder, f"{ROOT}/examples/verify_last_step.py:VerifyLastStep")
-    assert len(records) == 6
-    for row in records:
+def test_each_example_is_run():
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert [path.name for path in (ROOT / "examples").glob("*.py") if path.name not in tests] == []
+
+
+def test_the_strategy_draws_each_last_step_again(folder):
+    name = f"{ROOT}/examples/verify_last_step.py:VerifyLastStep"
+    assert run([*SWEEP, "--strategies", name, "--budgets", "4000", "--out", "out"]) == 0
+    solved = records(folder / "out")
+    assert len(solved) == 6
+    for row in solved:
         assert row["status"] == "ok"
         assert len(row["candidates"]) == 12
         assert row["completion_tokens"] <= 4000
 
 
+def test_the_allocator_gives_most_where_the_predictor_is_least_sure():
+    allocator = build("allocators", f"{ROOT}/examples/most_uncertain.py:MostUncertain", {"even": 0.25})
+    scores = np.array([0.0, 0.5, 0.9, 0.5, 1.0])
+    split = allocator.allocate(Ask(tuple("abcde"), 10_000, 512, scores=scores))
+    # A quarter is 500 each; p (1 - p) is 0, 25, 9, 25 and 0 hundredths of the rest.
+    wanted = [500 + 7500 * part / 59 for part in (0, 25, 9, 25, 0)]
+    assert split.grants.tolist() == pytest.approx(wanted, abs=1)
+    assert split.grants.sum() <= 10_000
+
+
+def test_the_split_from_python(capsys):
+    out = example("split_a_budget.py", capsys=capsys)
+    rows = [line.split() for line in out.splitlines()[1:-1]]
+    rates, even, best = (np.array([float(row[i]) for row in rows]) for i in range(3))
+    assert best.sum() <= 3000
+    even_value, best_value, bound = map(float, re.findall(r"\d\.\d\d", out.splitlines()[-1]))
+    for grants, value in ((even, even_value), (best, best_value)):
+        assert (1 - (1 - rates) ** (grants // 120)).sum() == pytest.approx(value, abs=0.006)
+    assert even_value < best_value <= bound
+
+
+def test_the_reader_prints_the_leaderboard_s_numbers(capsys):
+    out = example("read_a_run.py", REFERENCE, capsys=capsys)
+    with open(REFERENCE / "report" / "leaderboard.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24
+    for row in rows:
+        strategy = row["strategy"].partition(" (")[0]
+        shown = f"{strategy}/{row['allocator']}@{row['budget']}: {100 * float(row['accuracy']):.1f} % ["
+        assert shown in out
+    assert "greedy: the largest budget solves 11 problems more than the smallest, and 0 no longer" in out
+
+
 def test_the_tutorial_shows_the_example_as_it_is():
-    shown = re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL)
-    example = (ROOT / "examples" / "verify_last_step.py").read_text(encoding="utf-8")
-    assert any(block in example for block in shown if "class VerifyLastStep" in block)
+    whole = text("examples/verify_last_step.py")
+    assert any(block in whole for block in blocks(TUTORIAL, "python") if "class VerifyLastStep" in block)
 
 
 def test_the_strategies_of_the_tutorial_run(folder):
-    blocks = [b for b in re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL) if b.startswith("from")]
-    assert blocks
-    for i, block in enumerate(blocks):
+    whole = [block for block in blocks(TUTORIAL, "python") if block.startswith("from")]
+    assert whole
+    for i, block in enumerate(whole):
         (folder / f"mine{i}.py").write_text(block)
         name = re.findall(r"^class (\w+)", block, re.MULTILINE)[-1]
-        command = f"sweep --task local --data rows.jsonl --model fake --strategies mine{i}.py:{name} --budgets 4000 --out o{i}"
-        assert run(shlex.split(command)) == 0
+        assert run([*SWEEP, "--strategies", f"mine{i}.py:{name}", "--budgets", "4000", "--out", f"o{i}"]) == 0
 
 
 def test_every_strategy_is_described():
@@ -61,8 +99,6 @@ def test_every_strategy_is_described():
 
 
 def test_every_parameter_is_described():
-    import dataclasses
-
     sections = re.split(r"^### ", STRATEGIES, flags=re.MULTILINE)[1:]
     for section in sections:
         name = section.split("`")[1]
