@@ -19,6 +19,7 @@ check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy tools/setup.py
+	$(BIN)/mypy tools/cli_docs.py
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry .
 
