@@ -121,7 +121,8 @@ class Rounds:
         self._order = {problem.id: place for place, problem in enumerate(problems)}
         self._running = set(self._order)
         self._purses: dict[str, Purse] = {}
-        self._spent_before = -1
+        self._spent_before: int | None = None
+        """What was spent when the last turn granted something."""
         self._over = False
 
     async def admit(self, problem: Problem, call_tokens: int) -> Ledger:
@@ -142,7 +143,7 @@ class Rounds:
         if purse is not None:
             purse.waiting = None
         self._running.discard(problem.id)
-        self._turn_if_all_wait()
+        self._look()
 
     def granted(self, problem: Problem) -> int:
         """Return the final grant, or what was spent where whole calls were granted."""
@@ -165,8 +166,13 @@ class Rounds:
             )
         answer = purse.waiting = asyncio.get_running_loop().create_future()
         self._running.discard(problem.id)
-        self._turn_if_all_wait()
+        self._look()
         return await answer
+
+    def _look(self) -> None:
+        """Take a turn soon if everybody waits; not at once, or the last to come would go on before the first."""
+        if not self._running:
+            asyncio.get_running_loop().call_soon(self._turn_if_all_wait)
 
     def _turn_if_all_wait(self) -> None:
         if self._running:
@@ -174,16 +180,28 @@ class Rounds:
         waiting = sorted(
             (p for p in self._purses.values() if p.waiting is not None), key=lambda p: self._order[p.problem.id]
         )
-        if not waiting:
+        if not waiting or self._over:
             return
         for purse in waiting:  # what could not be used goes back
             purse.ledger.limit = purse.ledger.spent
-        # Without progress since the last turn the same would be granted for ever.
-        stuck = self._spent_before == self._total.spent and all(p.started for p in waiting)
-        self._spent_before = self._total.spent
+        # What nobody could use would be granted for ever.
+        stuck = self._spent_before == self._total.spent
         free = self._total.remaining
-        turn = Turn() if stuck or free < self._floor else self._policy.turn(waiting, free)
+        try:
+            turn = Turn() if stuck or free < self._floor else self._policy.turn(waiting, free)
+        except Exception as error:  # noqa: BLE001 - handed to every problem that waits: nobody else would hear of it
+            self._fail(error, waiting)
+            return
+        self._spent_before = self._total.spent if turn.calls or turn.grants else None
         self._apply(turn, waiting)
+
+    def _fail(self, error: Exception, waiting: Sequence[Purse]) -> None:
+        self._over = True
+        for purse in waiting:
+            waited, purse.waiting = purse.waiting, None
+            purse.ledger.rolling = False
+            if waited is not None and not waited.done():
+                waited.set_exception(error)
 
     def _apply(self, turn: Turn, waiting: Sequence[Purse]) -> None:
         self._over = not (turn.calls or turn.grants or turn.refused)
