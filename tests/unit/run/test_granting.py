@@ -5,7 +5,6 @@ import dataclasses
 import random
 
 import pytest
-from foreseen import Foreseen
 
 from ttc.allocate.allocators import Knapsack, Sequential, Streaming
 from ttc.core.errors import TtcError
@@ -16,6 +15,7 @@ from ttc.run.granting import Fixed, Rounds, Turn
 from ttc.run.ledger import Ledger
 from ttc.run.solve import Attempt, solve
 from ttc.run.waves import Arrivals, Informed, Waves
+from ttc.testing.foreseen import Foreseen
 from ttc_strategies.adaptive import AdaptiveConsistency
 from ttc_strategies.coverage import Coverage
 from ttc_strategies.voting import SelfConsistency
@@ -224,7 +224,7 @@ def test_a_stream_runs_window_by_window_in_the_seeds_order_and_hands_on_what_was
 def test_a_stream_never_exceeds_its_total_even_where_every_call_costs_more_than_expected(rule):
     rates = {f"p{i}": 0.05 * (i % 19) for i in range(40)}
     engine = Lengths({name: [50] for name in rates})
-    predictor = Foreseen(rates, tokens=20)
+    predictor = Foreseen(rates, sample_tokens=20)
     training = predictor.training("m", "self-consistency", "calls")
     policy = lambda: Arrivals(informed(Streaming(rule=rule), predictor, training=training))  # noqa: E731
     play(engine, policy, 40 * 60, list(rates), Coverage())
