@@ -1,8 +1,8 @@
-"""Boosted trees: how strongly they are held back, how many there are, and how they are kept."""
+"""A linear stage, and boosted trees on what it leaves: how strongly they are held back, and how many there are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -12,16 +12,27 @@ from numpy.typing import NDArray
 
 from ttc.core.curves import FloatArray, IntArray
 from ttc.core.errors import DataError
+from ttc_predictors.linear import PENALTIES, DesignName, Linear, Link, design, fit_linear
 
 Objective = Literal["cross_entropy", "regression", "gamma", "quantile"]
 Features = NDArray[np.float32]
+LINKS: Mapping[Objective, Link] = {
+    "cross_entropy": "logit",
+    "regression": "identity",
+    "gamma": "log",
+    "quantile": "identity",
+}
+ROUNDS = (0, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
+"""Numbers of trees to choose from; none is one of them."""
+PATIENCE = 3
+"""Numbers in a row that may be worse than the best before no more trees are tried."""
 
 
 @dataclass(frozen=True)
 class Growth:
     """How trees are grown."""
 
-    most_rounds: int = 200
+    most_rounds: int = 192
     learning_rate: float = 0.05
     seed: int = 0
     threads: int = 1
@@ -32,6 +43,7 @@ class Rows:
     """What one model learns from, and how. `x` gives the features as fold f sees them; -1 means all problems."""
 
     objective: Objective
+    design: DesignName
     names: tuple[str, ...]
     x: Callable[[int], Features]
     y: FloatArray
@@ -40,12 +52,12 @@ class Rows:
     alpha: float = 0.5
     """The quantile, where the objective is that."""
     rising: tuple[str, ...] = ()
-    """Features that predictions may only rise with."""
+    """Features that trees may only rise with."""
 
 
 @dataclass(frozen=True)
 class Forest:
-    """A trained model: LightGBM's own text, parsed on first use."""
+    """Trees as LightGBM's own text, parsed on first use."""
 
     text: str
     threads: int = field(default=1, compare=False)
@@ -60,65 +72,165 @@ class Forest:
         except lightgbm.basic.LightGBMError as error:
             raise DataError(f"LightGBM cannot read a stored model: {error}") from error
 
+    def sums(self, x: Features) -> FloatArray:
+        """Return the sums of the leaves' values, (n,)."""
+        return np.asarray(self.booster.predict(x, raw_score=True, num_threads=self.threads), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A linear stage with trees on top, or alone where trees did not help."""
+
+    objective: Objective
+    names: tuple[str, ...]
+    linear: Linear
+    forest: Forest | None
+
     def predict(self, x: Features) -> FloatArray:
         """Return one number a row, on the scale of the labels."""
         if not len(x):
             return np.zeros(0)
-        predicted = self.booster.predict(np.ascontiguousarray(x, dtype=np.float32), num_threads=self.threads)
-        return np.asarray(predicted, dtype=np.float64)
+        sums = self.linear(self.names, x)
+        if self.forest is not None:
+            sums = sums + self.forest.sums(np.ascontiguousarray(x, dtype=np.float32))
+        return inverse(self.objective, sums)
 
     def importances(self) -> dict[str, float]:
-        """Return each feature's share of the total gain, largest first; features that no tree uses are left out."""
-        gains = self.booster.feature_importance(importance_type="gain")
-        total = float(gains.sum()) or 1.0
-        named = zip(self.booster.feature_name(), (gains / total).tolist(), strict=True)
+        """Return each feature's share of the trees' total gain, largest first; features that no tree uses are left out."""
+        if self.forest is None:
+            return {}
+        booster = self.forest.booster
+        gains = booster.feature_importance(importance_type="gain")
+        named = zip(booster.feature_name(), (gains / (float(gains.sum()) or 1.0)).tolist(), strict=True)
         return dict(sorted(((n, g) for n, g in named if g > 0), key=lambda pair: -pair[1]))
 
 
-def grow(rows: Rows, folds: IntArray, growth: Growth) -> tuple[Forest, FloatArray]:
-    """Train on all rows; return the model and out-of-fold predictions, one a row.
+@dataclass(frozen=True)
+class Grown:
+    """A trained model, those of the folds, and predictions of each row by the model that has not seen its problem."""
 
-    `folds` is the fold of each problem. The number of trees is the one with the least loss out of fold.
-    """
+    stack: Stack
+    folds: Mapping[int, Stack]
+    """By fold, -1 being the model of all problems."""
+    held_out: FloatArray
+    linear_loss: float
+    """Out of fold, of the linear stage alone."""
+    loss: float
+
+
+def inverse(objective: Objective, sums: FloatArray) -> FloatArray:
+    """Return what sums mean on the scale of the labels."""
+    if objective == "cross_entropy":
+        return np.asarray(1 / (1 + np.exp(-np.clip(sums, -30.0, 30.0))))
+    return np.asarray(np.exp(np.clip(sums, -30.0, 30.0))) if objective == "gamma" else sums
+
+
+def loss_of(rows: Rows, predicted: FloatArray, chosen: NDArray[np.bool_]) -> float:
+    """Return the summed loss of predictions of the chosen rows."""
+    y, w = rows.y[chosen], rows.weight[chosen]
+    if rows.objective == "cross_entropy":
+        p = np.clip(predicted, 1e-6, 1 - 1e-6)
+        return float(-(w * (y * np.log(p) + (1 - y) * np.log(1 - p))).sum())
+    if rows.objective == "gamma":
+        return float((w * (y / predicted + np.log(predicted))).sum())
+    if rows.objective == "quantile":
+        return float((w * np.maximum(rows.alpha * (y - predicted), (rows.alpha - 1) * (y - predicted))).sum())
+    return float((w * (y - predicted) ** 2).sum())
+
+
+def grow(rows: Rows, folds: IntArray, growth: Growth) -> Grown:
+    """Train on all rows. `folds` is the fold of each problem; the penalty and the number of trees lose least out of fold."""
     row_fold = folds[rows.problem]
-    boosters, losses = [], []
-    for fold in np.unique(folds):
-        out = row_fold == fold
-        if not out.any() or out.all():
-            continue
-        x = rows.x(int(fold))
-        booster, loss = _train(rows, x, ~out, growth, held_out=out)
-        boosters.append((out, booster, x[out]))
-        losses.append(np.asarray(loss) * float(rows.weight[out].sum()))
-    rounds = int(np.argmin(np.sum(losses, axis=0))) + 1 if losses else growth.most_rounds // 4
+    parts = [f for f in np.unique(folds).tolist() if 0 < (row_fold == f).sum() < row_fold.size]
+    everything = np.ones(row_fold.size, dtype=bool)
+    if not parts:
+        stack = Stack(rows.objective, rows.names, _linear(rows, rows.x(-1), everything, PENALTIES[-1]), None)
+        constant = np.full(rows.y.size, np.average(rows.y, weights=rows.weight))
+        return Grown(stack, {-1: stack}, constant, np.nan, np.nan)
+    tables = {fold: rows.x(fold) for fold in parts}
+    tried = [{f: _linear(rows, tables[f], row_fold != f, penalty) for f in parts} for penalty in PENALTIES]
+    losses = [
+        sum(
+            loss_of(rows, inverse(rows.objective, linears[f](rows.names, tables[f][row_fold == f])), row_fold == f)
+            for f in parts
+        )
+        for linears in tried
+    ]
+    best = int(np.argmin(losses))
+    rounds, loss, boosters = _rounds(rows, tables, row_fold, tried[best], growth)
+    stacks = {f: Stack(rows.objective, rows.names, tried[best][f], _forest(boosters[f], rounds, growth)) for f in parts}
     held_out = np.full(rows.y.size, np.nan)
-    for out, booster, x in boosters:
-        held_out[out] = booster.predict(x, num_iteration=rounds, num_threads=growth.threads)
-    whole, _ = _train(rows, rows.x(-1), np.ones(rows.y.size, dtype=bool), growth, rounds=rounds)
-    if not boosters:
-        held_out[:] = np.average(rows.y, weights=rows.weight)
-    return Forest(whole.model_to_string(importance_type="gain"), growth.threads), held_out
+    for f in parts:
+        held_out[row_fold == f] = stacks[f].predict(tables[f][row_fold == f])
+    whole = rows.x(-1)
+    linear = _linear(rows, whole, everything, PENALTIES[best])
+    booster = _booster(rows, whole, everything, linear, growth) if rounds else None
+    for _ in range(rounds):
+        booster.update()
+    stack = Stack(rows.objective, rows.names, linear, _forest(booster, rounds, growth))
+    total = float(rows.weight.sum())
+    return Grown(stack, {-1: stack, **stacks}, held_out, losses[best] / total, loss / total)
 
 
-def _train(
-    rows: Rows, x: Features, chosen: NDArray[np.bool_], growth: Growth, *,
-    rounds: int | None = None, held_out: NDArray[np.bool_] | None = None,
-) -> tuple[Any, Sequence[float]]:  # fmt: skip
+def _rounds(
+    rows: Rows, tables: Mapping[int, Features], row_fold: IntArray, linears: Mapping[int, Linear], growth: Growth
+) -> tuple[int, float, dict[int, Any]]:
+    """Return the best number of trees, its summed loss, and a booster a fold that has at least as many."""
+    candidates = [r for r in ROUNDS if r <= growth.most_rounds]
+    outs = {fold: row_fold == fold for fold in tables}
+    boosters = {fold: _booster(rows, x, ~outs[fold], linears[fold], growth) for fold, x in tables.items()}
+    held = {fold: np.ascontiguousarray(x[outs[fold]]) for fold, x in tables.items()}
+    sums = {fold: linears[fold](rows.names, held[fold]) for fold in tables}
+    losses: list[float] = []
+    for before, count in zip([0, *candidates], candidates, strict=False):
+        for fold, booster in boosters.items():
+            for _ in range(count - before):
+                booster.update()
+            if count > before:
+                sums[fold] = sums[fold] + booster.predict(
+                    held[fold], raw_score=True, start_iteration=before, num_iteration=count - before,
+                    num_threads=growth.threads,
+                )  # fmt: skip
+        losses.append(sum(loss_of(rows, inverse(rows.objective, sums[f]), outs[f]) for f in tables))
+        if len(losses) > PATIENCE and min(losses[-PATIENCE:]) > min(losses):
+            break
+    best = int(np.argmin(losses))
+    return candidates[best], losses[best], boosters
+
+
+def _linear(rows: Rows, x: Features, chosen: NDArray[np.bool_], penalty: float) -> Linear:
+    problems = np.unique(rows.problem[chosen]).size
+    weight = rows.weight[chosen] * (problems / float(rows.weight[chosen].sum()))
+    columns = design(rows.design, rows.names, x[chosen])
+    linear = fit_linear(rows.design, columns, rows.y[chosen], weight, LINKS[rows.objective], penalty)
+    if rows.objective != "quantile":
+        return linear
+    shift = float(np.quantile(rows.y[chosen] - linear(rows.names, x[chosen]), rows.alpha))
+    weights = linear.weights.copy()
+    weights[-1] += shift
+    return Linear(linear.design, linear.mean, linear.scale, weights)
+
+
+def _forest(booster: Any, rounds: int, growth: Growth) -> Forest | None:
+    if not rounds:
+        return None
+    return Forest(booster.model_to_string(num_iteration=rounds, importance_type="gain"), growth.threads)
+
+
+def _booster(rows: Rows, x: Features, chosen: NDArray[np.bool_], linear: Linear, growth: Growth) -> Any:
+    """Return a booster without trees that starts from the linear stage."""
     import lightgbm
 
     settings = _settings(rows, chosen, growth)
-    scale = float(rows.weight[chosen].mean()) or 1.0
-    names = list(rows.names)
-    train = lightgbm.Dataset(
-        x[chosen], rows.y[chosen], weight=rows.weight[chosen] / scale, feature_name=names, params=settings
+    data = lightgbm.Dataset(
+        x[chosen],
+        rows.y[chosen],
+        weight=rows.weight[chosen] / (float(rows.weight[chosen].mean()) or 1.0),
+        init_score=linear(rows.names, x[chosen]),
+        feature_name=list(rows.names),
+        params=settings,
     )
-    history: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
-    if held_out is not None:
-        valid = train.create_valid(x[held_out], rows.y[held_out], weight=rows.weight[held_out] / scale)
-        extra = {"valid_sets": [valid], "valid_names": ["out"], "callbacks": [lightgbm.record_evaluation(history)]}
-    booster = lightgbm.train(settings, train, num_boost_round=rounds or growth.most_rounds, **extra)
-    return booster, next(iter(history["out"].values())) if held_out is not None else ()
+    return lightgbm.Booster(settings, data)
 
 
 def _settings(rows: Rows, chosen: NDArray[np.bool_], growth: Growth) -> dict[str, Any]:

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from ttc.core.curves import Curves, FloatArray, IntArray
 from ttc.core.errors import ConfigError, DataError, did_you_mean
-from ttc.core.forecast import Outcomes, Seen, Training, Unit
+from ttc.core.forecast import Outcomes, Sample, Seen, Training, Unit
 from ttc_predictors import files, storing
-from ttc_predictors.boosting import Growth
+from ttc_predictors.boosting import Features, Growth
 from ttc_predictors.fitting import fit_value
 from ttc_predictors.folds import folds as make_folds
 from ttc_predictors.folds import groups as make_groups
-from ttc_predictors.model import BLOCKS, ModelPart, fit_model, prepare, survey
+from ttc_predictors.model import BLOCKS, ModelPart, bare_features, fit_model, moment_features, prepare, survey
 from ttc_predictors.pilot import FEATURES, pilot_features
 from ttc_predictors.prior import Wanted
 from ttc_predictors.value import Standing, ValuePart
@@ -55,7 +54,7 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
         features: Literal["auto", "text", "hidden"] = "auto",
         *,
         quantile: float = 0.9,
-        most_rounds: int = 200,
+        most_rounds: int = 192,
         learning_rate: float = 0.05,
         threads: int = 1,
         seed: int = 0,
@@ -89,7 +88,7 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
             self.models_[model] = part
             for one in mine:
                 key = (one.model, one.strategy, one.unit)
-                self.values_[key], self.held_out_[key] = fit_value(one, ground, part, held)
+                self.values_[key], self.held_out_[key] = fit_value(one, ground, held)
         self.report_: dict[str, Any] = {}
         self._ready()
         return self
@@ -131,7 +130,7 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
 
     def success(self, model: str, problems: Sequence[Seen]) -> FloatArray:
         """Return the predicted chance that a single sample is right, (n,)."""
-        return self._model(model).rate(self._standing(model, problems).moments)
+        return self._model(model).calibration(self._standing(model, problems).rate)
 
     def sample_tokens(self, model: str, problems: Sequence[Seen]) -> tuple[FloatArray, FloatArray]:
         """Return the expected tokens of a single sample, and their upper quantile, both (n,)."""
@@ -173,8 +172,8 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
 
     def _ready(self) -> None:
         self.fingerprint: str = files.sealed(*storing.pack(self))["fingerprint"]
-        self._priors: dict[tuple[str, str], tuple[Seen, NDArray[np.float32], float]] = {}
-        self._pilots: dict[Any, NDArray[np.float32]] = {(): pilot_features(())}
+        self._priors: dict[tuple[str, str], tuple[Seen, Features, float]] = {}
+        self._pilots: dict[tuple[Sample, ...], Features] = {(): pilot_features(())}
 
     def _validate(self, outcomes: Sequence[Outcomes]) -> None:
         if self.features not in BLOCKS:
@@ -211,14 +210,16 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
     def _standing(self, model: str, problems: Sequence[Seen]) -> Standing:
         part = self._model(model)
         table, bare = self._prior_rows(model, part, problems)
-        pilot = np.array([self._pilot_row(seen) for seen in problems], dtype=np.float32).reshape(-1, len(FEATURES))
-        drawn = np.array([len(seen.drawn) for seen in problems], dtype=np.float64)
+        rows = np.array([self._pilot_row(seen) for seen in problems], dtype=np.float32)
+        pilot, votes = np.split(rows.reshape(len(problems), -1), [len(FEATURES)], axis=1)
+        moments = moment_features(table, pilot, votes, part.habits)
         spent = np.array([sum([s.completion_tokens for s in seen.drawn]) for seen in problems], dtype=np.float64)
-        return Standing(np.hstack([table, pilot]), pilot, drawn, spent, table[:, 1].astype(np.float64), bare)
+        return Standing(
+            moments, votes, pilot[:, 0].astype(np.float64), spent, table[:, 1].astype(np.float64), bare,
+            part.success.predict(moments), part.habits.concentration,
+        )  # fmt: skip
 
-    def _prior_rows(
-        self, model: str, part: ModelPart, problems: Sequence[Seen]
-    ) -> tuple[NDArray[np.float32], FloatArray]:
+    def _prior_rows(self, model: str, part: ModelPart, problems: Sequence[Seen]) -> tuple[Features, FloatArray]:
         """Return the features of the questions, and the success guessed from them alone; computed once a problem."""
         cache = self._priors
         if len(cache) > MOST_CACHED:
@@ -226,15 +227,14 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
         new = [seen for seen in problems if not _same(cache.get((model, seen.problem_id)), seen)]
         if new:
             rows = part.prior.features(new)
-            nothing = np.broadcast_to(self._pilots[()], (len(new), len(FEATURES)))
-            rates = part.rate(np.hstack([rows, nothing]))
+            rates = part.success.predict(bare_features(rows, part.habits))
             for seen, row, rate in zip(new, rows, rates.tolist(), strict=True):
                 cache[model, seen.problem_id] = (seen, row, rate)
         found = [cache[model, seen.problem_id] for seen in problems]
         table = np.array([row for _, row, _ in found], dtype=np.float32).reshape(-1, len(part.prior.names))
         return table, np.array([rate for _, _, rate in found], dtype=np.float64)
 
-    def _pilot_row(self, seen: Seen) -> NDArray[np.float32]:
+    def _pilot_row(self, seen: Seen) -> Features:
         row = self._pilots.get(seen.drawn)
         if row is None:
             if len(self._pilots) > MOST_CACHED:

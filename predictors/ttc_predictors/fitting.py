@@ -10,53 +10,51 @@ import numpy as np
 from ttc.core.curves import FloatArray, IntArray
 from ttc.core.forecast import Outcomes
 from ttc_predictors.blocks import rounded
-from ttc_predictors.boosting import Forest, Rows, grow
-from ttc_predictors.calibration import Calibration, fit_calibration
-from ttc_predictors.model import Ground, HeldOut, ModelPart
+from ttc_predictors.boosting import Grown, Rows, Stack, grow
+from ttc_predictors.calibration import fit_calibration
+from ttc_predictors.model import Ground, HeldOut, bare_features, moment_names
 from ttc_predictors.states import States, states_of
-from ttc_predictors.value import GAIN_FEATURES, LEVEL_FEATURES, RISING, Standing, ValuePart, closed_gain
+from ttc_predictors.value import GAIN_FEATURES, LEVEL_FEATURES, RISING, SPEND_FEATURES, Standing, ValuePart
 
 GAIN_STATES, GAIN_OPTIONS = 4_000, 8
 """Moments with a pilot, and options of each, that gains are learned from: more of one moment teach little."""
-CLOSED_SHARES = (0.0, 0.5, 1.0)
 WHOLE_SHARE = 0.995
 """A strategy that spends more than this of its grants is taken to spend all."""
 
 
-def fit_value(outcomes: Outcomes, ground: Ground, part: ModelPart, held: HeldOut) -> tuple[ValuePart, FloatArray]:
+def fit_value(outcomes: Outcomes, ground: Ground, held: HeldOut) -> tuple[ValuePart, FloatArray]:
     """Learn one strategy's curves; return them, and the values of the training problems predicted out of fold, (n, m).
 
     The latter are of problems that nothing was drawn of.
     """
-    fit = _Fit(outcomes, ground, part, held)
-    level, calibration, levels = fit.level()
-    gain, gains = fit.gain()
-    closed_share, gains = fit.blend(gains, levels)
-    bare = np.flatnonzero(fit.states.drawn == 0)
-    scores = fit.bare_guess[bare]
+    fit = _Fit(outcomes, ground, held)
+    level = fit.level()
+    gain = fit.gain(level)
+    row_fold = ground.folds[fit.places[fit.states.problem]]
+    calibration = fit_calibration(level.held_out, fit.level_labels, fit.states.weight, row_fold)
     value = ValuePart(
-        outcomes.model, outcomes.strategy, outcomes.unit, outcomes.options, fit.rising, level, calibration, gain,
-        closed_share, part.concentration, fit.spend(), rounded(scores), rounded(outcomes.scores.mean(axis=1)),
+        outcomes.model, outcomes.strategy, outcomes.unit, outcomes.options, fit.rising, level.stack, calibration,
+        gain.stack, fit.spend(), rounded(fit.scores), rounded(outcomes.scores.mean(axis=1)),
         rounded(outcomes.tokens.mean(axis=1)),
     )  # fmt: skip
-    return value, fit.curves(levels, gains)
+    return value, fit.curves(calibration(level.held_out), gain.held_out)
 
 
 @dataclass(frozen=True)
 class _Fit:
     outcomes: Outcomes
     ground: Ground
-    part: ModelPart
     held: HeldOut
 
     @cached_property
     def places(self) -> IntArray:
+        """Return where the outcomes' problems stand in the ground."""
         return self.ground.places(self.outcomes)
 
     @cached_property
     def states(self) -> States:
         """Return the moments whose level was recorded."""
-        states = states_of(self.outcomes, self.ground.growth.seed)
+        states = states_of(self.outcomes, self.ground.growth.seed, self.ground.pilots)
         options, calls = self.outcomes.options, self.outcomes.unit == "calls"
         base = np.searchsorted(options, np.maximum(1, states.drawn if calls else states.spent), side="left")
         usable = (states.drawn == 0) | (base < options.size)
@@ -72,19 +70,26 @@ class _Fit:
 
     @cached_property
     def labels(self) -> FloatArray:
+        """Return each moment's mean scores, (s, m)."""
         return self.states.mean(self.outcomes.scores)
 
     @cached_property
+    def level_labels(self) -> FloatArray:
+        """Return each moment's score at its level, (s,)."""
+        return np.asarray(self.labels[np.arange(self.base.size), self.base])
+
+    @cached_property
     def rising(self) -> bool:
+        """Say whether no draw ever scored less with more."""
         return bool((np.diff(self.outcomes.scores, axis=2) >= -1e-9).all())
 
     @cached_property
-    def bare_guess(self) -> FloatArray:
-        """Return the success rate guessed out of fold from each moment's question, (s,)."""
-        bare = self.held.bare()
+    def scores(self) -> FloatArray:
+        """Return the success rates guessed out of fold from the questions of the outcomes' problems, (n,)."""
+        bare = self.held.states.drawn == 0
         guess = np.zeros(len(self.ground.problems))
         guess[self.held.states.problem[bare]] = self.held.success[bare]
-        return np.asarray(guess[self.places[self.states.problem]])
+        return np.asarray(guess[self.places])
 
     @cached_property
     def rows(self) -> tuple[IntArray, IntArray, FloatArray]:
@@ -104,75 +109,66 @@ class _Fit:
             weights += [float(states.weight[s]) * share] * above.size
         return np.array(moments, dtype=np.int64), np.array(options, dtype=np.int64), np.array(weights)
 
-    def standing(self, fold: int) -> Standing:
-        """Return all moments as a fold sees them."""
-        table = self.ground.tables[fold][self.places[self.states.problem]]
-        drawn, spent = self.states.drawn.astype(np.float64), self.states.spent
-        moments = np.hstack([table, self.states.pilot])
-        return Standing(moments, self.states.pilot, drawn, spent, table[:, 1].astype(np.float64), self.bare_guess)
+    @cached_property
+    def standings(self) -> dict[int, Standing]:
+        """Return all moments as each fold sees them."""
+        return {fold: self._standing(fold) for fold in self.ground.tables}
 
-    def level(self) -> tuple[Forest, Calibration, FloatArray]:
-        options = self.outcomes.options.astype(np.float64)
-        y = self.labels[np.arange(self.base.size), self.base]
-        unit, states = self.outcomes.unit, self.states
-        rows = Rows(
-            "cross_entropy", (*self.part.names, *LEVEL_FEATURES),
-            lambda fold: self.standing(fold).level_features(unit, options[self.base]), y, states.weight,
-            self.places[states.problem],
+    def _standing(self, fold: int) -> Standing:
+        success, states = self.held.folds[fold if fold in self.held.folds else -1], self.states
+        moments = self.ground.moments(states, self.places, fold)
+        table, habits = self.ground.tables[fold], self.ground.habits[fold]
+        bare = success.predict(bare_features(table, habits))[self.places[states.problem]]
+        tokens = table[self.places[states.problem], 1].astype(np.float64)
+        return Standing(
+            moments, states.votes, states.drawn.astype(np.float64), states.spent, tokens, bare,
+            success.predict(moments), habits.concentration,
         )  # fmt: skip
-        forest, raw = grow(rows, self.ground.folds, self.ground.growth)
-        calibration = fit_calibration(raw, y, states.weight, self.ground.folds[self.places[states.problem]])
-        return forest, calibration, calibration(raw)
 
-    def gain(self) -> tuple[Forest, FloatArray]:
-        options, (moments, above, weights) = self.outcomes.options.astype(np.float64), self.rows
-        bases = options[self.base[moments]]
-        unit = self.outcomes.unit
+    def level(self) -> Grown:
+        """Learn what problems score where they stand."""
+        bases = self.outcomes.options.astype(np.float64)[self.base]
         rows = Rows(
-            "regression", (*self.part.names, *GAIN_FEATURES),
-            lambda fold: self.standing(fold).take(moments).gain_features(unit, bases, options[above]),
-            self.labels[moments, above] - self.labels[moments, self.base[moments]], weights,
+            "cross_entropy", "moment", (*moment_names(self.ground.prior), *LEVEL_FEATURES),
+            lambda fold: self.standings[fold].level_features(self.outcomes.unit, bases), self.level_labels,
+            self.states.weight, self.places[self.states.problem],
+        )  # fmt: skip
+        return grow(rows, self.ground.folds, self.ground.growth)
+
+    def gain(self, level: Grown) -> Grown:
+        """Learn what more adds to a level."""
+        options, (moments, above, weights) = self.outcomes.options.astype(np.float64), self.rows
+        unit, bases = self.outcomes.unit, options[self.base]
+        levels = {
+            fold: level.folds[fold if fold in level.folds else -1].predict(standing.level_features(unit, bases))
+            for fold, standing in self.standings.items()
+        }
+        rows = Rows(
+            "regression", "rising" if self.rising else "gain", (*moment_names(self.ground.prior), *GAIN_FEATURES),
+            lambda fold: self.standings[fold].take(moments).gain_features(
+                unit, bases[moments], options[above], levels[fold][moments]
+            ),
+            self.labels[moments, above] - self.level_labels[moments], weights,
             self.places[self.states.problem[moments]], rising=RISING if self.rising else (),
         )  # fmt: skip
         return grow(rows, self.ground.folds, self.ground.growth)
 
-    def blend(self, gains: FloatArray, levels: FloatArray) -> tuple[float, FloatArray]:
-        """Choose how much of the closed form to believe, by the loss out of fold; only where more never hurts."""
-        if not self.rising:
-            return 0.0, gains
-        moments, above, weights = self.rows
-        options, unit = self.outcomes.options.astype(np.float64), self.outcomes.unit
-        closed = np.empty_like(gains)
-        row_fold = self.ground.folds[self.places[self.states.problem[moments]]]
-        for fold in np.unique(row_fold):
-            out = row_fold == fold
-            standing = self.standing(int(fold) if int(fold) in self.ground.tables else -1).take(moments[out])
-            start = np.maximum(0.0, standing.further(unit, options[self.base[moments[out]]]))
-            further = standing.further(unit, options[above[out]]) - start
-            closed[out] = closed_gain(standing, self.part.concentration, levels[moments[out]], further)
-        label = self.labels[moments, above] - self.labels[moments, self.base[moments]]
-        learned = np.maximum(0.0, gains)
-        mixes = [(1 - share) * learned + share * closed for share in CLOSED_SHARES]
-        losses = [float(np.sum(weights * (mix - label) ** 2)) for mix in mixes]
-        best = int(np.argmin(losses))
-        return CLOSED_SHARES[best], mixes[best]
-
-    def spend(self) -> Forest | None:
+    def spend(self) -> Stack | None:
+        """Learn which share of a grant is spent."""
         options, (moments, above, weights) = self.outcomes.options.astype(np.float64), self.rows
-        tokens = self.states.mean(self.outcomes.tokens)
-        shares = np.clip(tokens / options, 0.0, 1.0)
+        shares = np.clip(self.states.mean(self.outcomes.tokens) / np.maximum(1.0, options), 0.0, 1.0)
         if self.outcomes.unit == "calls" or shares.mean() > WHOLE_SHARE:
             return None
         bare = np.flatnonzero(self.states.drawn == 0)
         moments, above = np.append(moments, bare), np.append(above, np.zeros_like(bare))
         weights = np.append(weights, self.states.weight[bare] / options.size)
         rows = Rows(
-            "cross_entropy", (*self.part.names, *GAIN_FEATURES),
-            lambda fold: self.standing(fold).take(moments).gain_features("tokens", options[above], options[above]),
+            "cross_entropy", "moment", (*moment_names(self.ground.prior), *SPEND_FEATURES),
+            lambda fold: self.standings[fold].take(moments).spend_features(options[above]),
             shares[moments, above], weights, self.places[self.states.problem[moments]],
         )  # fmt: skip
         growth = replace(self.ground.growth, most_rounds=self.ground.growth.most_rounds // 2)
-        return grow(rows, self.ground.folds, growth)[0]
+        return grow(rows, self.ground.folds, growth).stack
 
     def curves(self, levels: FloatArray, gains: FloatArray) -> FloatArray:
         """Return the values out of fold of problems that nothing was drawn of, (n, m)."""

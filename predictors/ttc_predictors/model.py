@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ttc.core.curves import FloatArray, IntArray
-from ttc.core.forecast import Outcomes, Seen
+from ttc.core.forecast import Outcomes, Sample, Seen
 from ttc_predictors.blocks import BlockName, rounded
-from ttc_predictors.boosting import Features, Forest, Growth, Rows, grow
+from ttc_predictors.boosting import Features, Growth, Rows, Stack, grow
 from ttc_predictors.calibration import Calibration, fit_calibration
 from ttc_predictors.folds import folds as make_folds
 from ttc_predictors.folds import groups as make_groups
-from ttc_predictors.pilot import FEATURES
+from ttc_predictors.pilot import FEATURES as PILOT_FEATURES
+from ttc_predictors.pilot import MOST_ANSWERS, pilot_features
+from ttc_predictors.posterior import FEATURES as POSTERIOR_FEATURES
+from ttc_predictors.posterior import Habits, fit_habits
 from ttc_predictors.prior import Prior, Wanted, fit_prior
-from ttc_predictors.states import States, following, following_tokens, states_of
+from ttc_predictors.states import Pilots, States, following, following_tokens, states_of
 
 FOLDS, INNER_FOLDS = 5, 5
 RUN_SAMPLES = 8.0
 """Samples that a score of a finished run is taken for where a rate is smoothed."""
 MOST_LENGTHS = 20_000
-CONCENTRATIONS = tuple(float(c) for c in np.logspace(0, 3, 31))
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,18 @@ class ModelPart:
     """All that was learned of one model's single samples."""
 
     prior: Prior
-    success: Forest
+    habits: Habits
+    success: Stack
     calibration: Calibration
-    concentration: float
-    """Of the beta distribution of true rates around a guess that has seen no sample."""
-    tokens: Forest
+    tokens: Stack
     tokens_scale: float
-    upper: Forest
+    upper: Stack
     """The upper quantile of the logarithm of a sample's tokens."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the features of a moment."""
-        return (*self.prior.names, *FEATURES)
+        return moment_names(self.prior)
 
     def rate(self, moments: Features) -> FloatArray:
         """Return the calibrated chance that a single sample is right at each moment."""
@@ -58,30 +58,52 @@ class ModelPart:
         return np.maximum(1.0, np.exp(self.upper.predict(moments)))
 
 
+def moment_names(prior: Prior) -> tuple[str, ...]:
+    """Return the names of the features of a moment: of the question, of the pilot, of what its answers mean."""
+    return (*prior.names, *PILOT_FEATURES, *POSTERIOR_FEATURES)
+
+
+def moment_features(table: Features, pilot: Features, votes: Features, habits: Habits) -> Features:
+    """Return the features of moments, (s, len(moment_names)); `table` are those of their questions."""
+    guess = 1 / (1 + np.exp(-table[:, 0].astype(np.float64)))
+    drawn = pilot[:, PILOT_FEATURES.index("drawn")].astype(np.float64)
+    return np.hstack([table, pilot, habits.features(guess, drawn, votes)])
+
+
+def bare_features(table: Features, habits: Habits) -> Features:
+    """Return the features of moments at which nothing was drawn."""
+    nothing = np.broadcast_to(pilot_features(()), (len(table), len(PILOT_FEATURES) + MOST_ANSWERS))
+    return moment_features(table, *np.split(nothing, [len(PILOT_FEATURES)], axis=1), habits)
+
+
 @dataclass(frozen=True)
 class Ground:
-    """One model's training problems, with what each fold may know of their questions."""
+    """One model's training problems, with what each fold may know of them; fold -1 knows all."""
 
     problems: tuple[Seen, ...]
     position: Mapping[str, int]
     folds: IntArray
-    tables: Mapping[int, NDArray[np.float32]]
-    """Prior features as a fold sees them, cross-fitted where it learns from them; -1: all problems learned from."""
+    tables: Mapping[int, Features]
+    """Features of the questions; the guesses in them are cross-fitted where a fold learns from them."""
+    habits: Mapping[int, Habits]
     prior: Prior
     growth: Growth
+    pilots: Pilots
+    """Features of pilots that were met before."""
 
     def places(self, outcomes: Outcomes) -> IntArray:
         """Return where the problems of outcomes stand here."""
         return np.array([self.position[seen.problem_id] for seen in outcomes.problems], dtype=np.int64)
 
-    def moments(self, states: States, places: IntArray) -> Callable[[int], Features]:
-        """Return what gives the features of moments as fold f sees them, (s, len(names))."""
-        return lambda fold: np.hstack([self.tables[fold][places[states.problem]], states.pilot])
+    def moments(self, states: States, places: IntArray, fold: int) -> Features:
+        """Return the features of moments as a fold sees them, (s, len(moment_names))."""
+        table = self.tables[fold][places[states.problem]]
+        return moment_features(table, states.pilot, states.votes, self.habits[fold])
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Predictions of problems by models that have not seen them."""
+    """Predictions of the training problems by models that have not seen them, and the folds' own models."""
 
     states: States
     success: FloatArray
@@ -93,10 +115,8 @@ class HeldOut:
     """(s,), predicted."""
     lengths: FloatArray
     """(s,), recorded."""
-
-    def bare(self) -> NDArray[np.bool_]:
-        """Say which moments have seen no sample, (s,)."""
-        return self.states.drawn == 0
+    folds: Mapping[int, Stack]
+    """Success, by fold."""
 
 
 def survey(outcomes: Sequence[Outcomes]) -> Outcomes:
@@ -128,24 +148,35 @@ def _orders(place: tuple[Outcomes, int]) -> object:
 
 
 def prepare(outcomes: Outcomes, wanted: Wanted, growth: Growth) -> Ground:
-    """Split one model's problems into folds and fit the prior for each of them, and for all."""
+    """Split one model's problems into folds, and learn for each of them, and for all, what questions say."""
     problems, members = outcomes.problems, make_groups(outcomes.problems)
     n, targets = len(problems), _targets(outcomes)
     split = make_folds(members, min(FOLDS, n), growth.seed)
     prior, table = fit_prior(problems, targets, make_folds(members, min(INNER_FOLDS, n), growth.seed + 1), wanted)
-    tables = {-1: table}
-    for fold in range(FOLDS):
-        out = split == fold
-        if not out.any() or out.all():
+    graded = [
+        list(zip(o[0], r[0], strict=True)) if o else [] for o, r in zip(outcomes.orders, outcomes.right, strict=True)
+    ]
+    tables, habits = {-1: table}, {-1: _habits(table, graded, np.arange(n))}
+    for fold in np.unique(split).tolist():
+        inside = np.flatnonzero(split != fold)
+        if not inside.size:
             continue
-        chosen = [problems[i] for i in np.flatnonzero(~out)]
-        _, regrouped = np.unique(members[~out], return_inverse=True)
+        chosen = [problems[i] for i in inside]
+        _, regrouped = np.unique(members[inside], return_inverse=True)
         inner = make_folds(regrouped.reshape(-1), min(INNER_FOLDS, len(chosen)), growth.seed + 2 + fold)
-        learned, inside = fit_prior(chosen, targets[~out], inner, replace(wanted, raw=prior.raw))
+        learned, own = fit_prior(chosen, targets[inside], inner, replace(wanted, raw=prior.raw))
         tables[fold] = np.empty_like(table)
-        tables[fold][~out] = inside
-        tables[fold][out] = learned.features([problems[i] for i in np.flatnonzero(out)])
-    return Ground(problems, {seen.problem_id: i for i, seen in enumerate(problems)}, split, tables, prior, growth)
+        tables[fold][inside] = own
+        out = np.flatnonzero(split == fold)
+        tables[fold][out] = learned.features([problems[i] for i in out])
+        habits[fold] = _habits(tables[fold], graded, inside)
+    position = {seen.problem_id: i for i, seen in enumerate(problems)}
+    return Ground(problems, position, split, tables, habits, prior, growth, {})
+
+
+def _habits(table: Features, graded: Sequence[Sequence[tuple[Sample, bool]]], inside: IntArray) -> Habits:
+    guess = 1 / (1 + np.exp(-table[inside, 0].astype(np.float64)))
+    return fit_habits(guess, [graded[i] for i in inside])
 
 
 def fit_model(outcomes: Outcomes, ground: Ground, quantile: float) -> tuple[ModelPart, HeldOut]:
@@ -154,27 +185,32 @@ def fit_model(outcomes: Outcomes, ground: Ground, quantile: float) -> tuple[Mode
     `outcomes` is a survey, whose problems are those of `ground`. Where a model was seen in finished runs alone, the
     score and the spend at their smallest grant stand in for a sample's.
     """
-    states = states_of(outcomes, ground.growth.seed)
-    names = (*ground.prior.names, *FEATURES)
-    x = ground.moments(states, np.arange(len(outcomes.problems)))
+    states, growth = states_of(outcomes, ground.growth.seed, ground.pilots), ground.growth
+    names, places = moment_names(ground.prior), np.arange(len(outcomes.problems))
+    tables = {fold: ground.moments(states, places, fold) for fold in ground.tables}
     rates, samples = _rates(outcomes, states)
-    success = Rows("cross_entropy", names, x, rates, states.weight * samples, states.problem)
-    forest, raw = grow(success, ground.folds, ground.growth)
-    calibration = fit_calibration(raw, rates, success.weight, ground.folds[states.problem])
-    means, lengths, of = _lengths(outcomes, states, ground.growth.seed)
-    costs = Rows("gamma", names, x, np.maximum(1.0, means), success.weight, states.problem)
-    tokens, guess = grow(costs, ground.folds, ground.growth)
-    scale = float(np.sum(costs.weight * costs.y) / np.sum(costs.weight * guess))
-    tails = Rows(
-        "quantile", names, lambda fold: x(fold)[of], np.log(np.maximum(1.0, lengths)), states.weight[of],
-        states.problem[of], alpha=quantile,
+    weight = states.weight * samples
+    success = grow(
+        Rows("cross_entropy", "moment", names, tables.__getitem__, rates, weight, states.problem), ground.folds, growth
+    )
+    calibration = fit_calibration(success.held_out, rates, weight, ground.folds[states.problem])
+    means, lengths, of = _lengths(outcomes, states, growth.seed)
+    costs = Rows("gamma", "moment", names, tables.__getitem__, np.maximum(1.0, means), weight, states.problem)
+    tokens = grow(costs, ground.folds, growth)
+    scale = float(np.sum(weight * costs.y) / np.sum(weight * tokens.held_out))
+    upper = grow(
+        Rows(
+            "quantile", "moment", names, lambda fold: tables[fold][of], np.log(np.maximum(1.0, lengths)),
+            states.weight[of], states.problem[of], alpha=quantile,
+        ),
+        ground.folds,
+        replace(growth, most_rounds=growth.most_rounds // 2),
     )  # fmt: skip
-    upper, _ = grow(tails, ground.folds, replace(ground.growth, most_rounds=ground.growth.most_rounds // 2))
-    calibrated = calibration(raw)
-    held = HeldOut(states, calibrated, rates, samples, guess * scale, means)
-    bare = held.bare()
-    concentration = _concentration(calibrated[bare], rates[bare], samples[bare])
-    return ModelPart(ground.prior, forest, calibration, concentration, tokens, scale, upper), held
+    part = ModelPart(
+        ground.prior, ground.habits[-1], success.stack, calibration, tokens.stack, float(rounded(scale)), upper.stack
+    )
+    held = HeldOut(states, calibration(success.held_out), rates, samples, tokens.held_out * scale, means, success.folds)
+    return part, held
 
 
 def _targets(outcomes: Outcomes) -> FloatArray:
@@ -209,16 +245,6 @@ def _lengths(outcomes: Outcomes, states: States, seed: int) -> tuple[FloatArray,
     if after.size > MOST_LENGTHS:
         chosen = np.sort(np.random.default_rng(seed).choice(after.size, MOST_LENGTHS, replace=False))
     return means, after[chosen], states.member_state[chosen]
-
-
-def _concentration(guess: FloatArray, rates: FloatArray, samples: FloatArray) -> float:
-    """Return the concentration of the beta distribution around the guesses under which the counts are likeliest."""
-    from scipy.stats import betabinom
-
-    p, n = np.clip(guess, 1e-3, 1 - 1e-3), np.round(samples)
-    wins = np.round(rates * n)
-    likely = [float(betabinom.logpmf(wins, n, c * p, c * (1 - p)).sum()) for c in CONCENTRATIONS]
-    return float(rounded(CONCENTRATIONS[int(np.argmax(likely))]))
 
 
 BLOCKS: Mapping[str, tuple[BlockName, ...]] = {

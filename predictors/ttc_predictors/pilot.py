@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ttc.core.forecast import Sample
 
 NAN = math.nan
+MOST_ANSWERS = 16
+"""Different answers that are told apart; rarer ones say nothing more."""
 
 FEATURES = (
     "drawn",
@@ -71,10 +73,14 @@ def overtaking(first: int, second: int, further: int) -> float:
 
 
 def pilot_features(drawn: Sequence[Sample]) -> NDArray[np.float32]:
-    """Return the features of what was drawn, (len(FEATURES),); those that nothing is known of are not a number."""
+    """Return the features of what was drawn, and the votes of its answers, (len(FEATURES) + MOST_ANSWERS,).
+
+    Features that nothing is known of are not a number. Votes fall, so the leader's are the first.
+    """
     k = len(drawn)
     if not k:
-        return np.array([0.0, NAN, 0.0, *[NAN] * 4, 0.0, *[NAN] * (len(FEATURES) - 8)], dtype=np.float32)
+        nothing = [0.0, NAN, 0.0, *[NAN] * 4, 0.0, *[NAN] * (len(FEATURES) - 8)]
+        return np.array([*nothing, *[0.0] * MOST_ANSWERS], dtype=np.float32)
     counts, leader, since = _tally(drawn)
     ranked = sorted(counts.values(), reverse=True)
     a, b = (ranked[0] if ranked else 0), (ranked[1] if len(ranked) > 1 else 0)
@@ -104,6 +110,8 @@ def pilot_features(drawn: Sequence[Sample]) -> NDArray[np.float32]:
             _mean([x for x, lead in zip(lengths, leads, strict=True) if lead]),
             *_logprobs(drawn, leads),
             *_scores(drawn, leads),
+            *ranked[:MOST_ANSWERS],
+            *[0.0] * (MOST_ANSWERS - len(ranked)),
         ],
         dtype=np.float32,
     )

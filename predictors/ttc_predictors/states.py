@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from ttc.core.curves import FloatArray, IntArray
 from ttc.core.forecast import Outcomes, Sample
-from ttc_predictors.pilot import FEATURES, overtaking, pilot_features
+from ttc_predictors.pilot import FEATURES, MOST_ANSWERS, overtaking, pilot_features
 
 PILOTS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 MOST_STATES = 12_000
+Pilots = dict[tuple[Sample, ...], NDArray[np.float32]]
 PRIOR_SAMPLES = 2.0
 """Samples that the guess from the question is worth when a problem's own lengths are averaged with it."""
-
-LEADER, MARGIN = FEATURES.index("leader_votes"), FEATURES.index("margin")
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class States:
     """Tokens of what was drawn."""
     pilot: NDArray[np.float32]
     """(s, len(FEATURES))"""
+    votes: NDArray[np.float32]
+    """(s, MOST_ANSWERS)"""
     weight: FloatArray
     """All moments of a problem with equally many samples weigh one together."""
     member_state: IntArray
@@ -42,7 +43,8 @@ class States:
         number = np.cumsum(chosen) - 1
         kept = chosen[self.member_state]
         return States(
-            self.problem[chosen], self.drawn[chosen], self.spent[chosen], self.pilot[chosen], self.weight[chosen],
+            self.problem[chosen], self.drawn[chosen], self.spent[chosen], self.pilot[chosen], self.votes[chosen],
+            self.weight[chosen],
             number[self.member_state[kept]], self.member_draw[kept],
         )  # fmt: skip
 
@@ -54,16 +56,17 @@ class States:
         return np.asarray(sums / np.bincount(self.member_state, minlength=self.problem.size)[:, None])
 
 
-def states_of(outcomes: Outcomes, seed: int, most: int = MOST_STATES) -> States:
-    """Return the moments of recorded outcomes: all draws without a pilot, as many as `most` allows with one.
+def states_of(outcomes: Outcomes, seed: int, known: Pilots | None = None) -> States:
+    """Return the moments of recorded outcomes: all draws without a pilot, as many as MOST_STATES allows with one.
 
-    Draws that begin with the same samples share a moment, so that its labels are means over what may follow.
+    Draws that begin with the same samples share a moment, so that its labels are means over what may follow. `known`
+    holds features of pilots that were met before, and takes up new ones.
     """
     n, runs = len(outcomes.problems), outcomes.scores.shape[1]
     lengths = [min((len(order) for order in orders), default=0) for orders in outcomes.orders]
     pilots = [k for k in PILOTS if k and k < max(lengths, default=0)]
     widest = max(map(len, outcomes.orders), default=0)
-    draws = min(widest, max(1, most // max(1, n * len(pilots))))
+    draws = min(widest, max(1, MOST_STATES // max(1, n * len(pilots))))
     order = np.random.default_rng(seed).permutation(widest)[:draws].tolist()
     found: dict[tuple[int, tuple[Sample, ...]], list[int]] = {}
     for i, orders in enumerate(outcomes.orders):
@@ -72,20 +75,26 @@ def states_of(outcomes: Outcomes, seed: int, most: int = MOST_STATES) -> States:
             if k < lengths[i]:
                 for d in (d for d in order if d < len(orders)):
                     found.setdefault((i, orders[d][:k]), []).append(d)
-    return _table(found)
+    return _table(found, {} if known is None else known)
 
 
-def _table(found: dict[tuple[int, tuple[Sample, ...]], list[int]]) -> States:
+def _table(found: dict[tuple[int, tuple[Sample, ...]], list[int]], known: Pilots) -> States:
+    for _, samples in found:
+        if samples not in known:
+            known[samples] = pilot_features(samples)
     problem = np.array([i for i, _ in found], dtype=np.int64)
     drawn = np.array([len(samples) for _, samples in found], dtype=np.int64)
     counts = np.array([len(draws) for draws in found.values()], dtype=np.int64)
     width = int(drawn.max(initial=0)) + 1
+    rows = np.array([known[samples] for _, samples in found], dtype=np.float32)
+    pilot, votes = np.split(rows.reshape(-1, len(FEATURES) + MOST_ANSWERS), [len(FEATURES)], axis=1)
     totals = np.bincount(problem * width + drawn, weights=counts)
     return States(
         problem,
         drawn,
         np.array([sum(s.completion_tokens for s in samples) for _, samples in found], dtype=np.float64),
-        np.array([pilot_features(samples) for _, samples in found], dtype=np.float32).reshape(-1, len(FEATURES)),
+        pilot,
+        votes,
         counts / totals[problem * width + drawn],
         np.repeat(np.arange(counts.size), counts),
         np.array([d for draws in found.values() for d in draws], dtype=np.int64),
@@ -101,11 +110,10 @@ def sample_tokens(prior_log_tokens: FloatArray, drawn: FloatArray, spent: FloatA
 OPTION_FEATURES = ("further_samples", "log_further_samples", "samples_in_all", "overtaking")
 
 
-def option_features(pilot: NDArray[np.float32], drawn: FloatArray, further: FloatArray) -> NDArray[np.float32]:
+def option_features(votes: NDArray[np.float32], drawn: FloatArray, further: FloatArray) -> NDArray[np.float32]:
     """Return what `further` samples (need not be whole) mean at each moment, (rows, len(OPTION_FEATURES))."""
-    first, margin = pilot[:, LEADER].astype(np.int64), pilot[:, MARGIN].astype(np.int64)
-    votes = np.maximum(0, np.round(further)).astype(np.int64)
-    keys = np.stack([first, first - margin, votes], axis=1)
+    calls = np.maximum(0, np.round(further)).astype(np.int64)
+    keys = np.column_stack([votes[:, :2].astype(np.int64), calls])
     unique, place = np.unique(keys, axis=0, return_inverse=True)
     chances = np.array([overtaking(a, b, e) for a, b, e in unique.tolist()])
     return np.column_stack(

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ttc.core.forecast import Unit
+from ttc_predictors.boosting import LINKS, Stack
 from ttc_predictors.calibration import Calibration
 from ttc_predictors.files import Shelf
-from ttc_predictors.model import ModelPart
+from ttc_predictors.linear import Linear, design
+from ttc_predictors.model import ModelPart, moment_names
+from ttc_predictors.posterior import Habits
 from ttc_predictors.prior import Prior
-from ttc_predictors.value import GAIN_FEATURES, LEVEL_FEATURES, ValuePart
+from ttc_predictors.value import GAIN_FEATURES, LEVEL_FEATURES, SPEND_FEATURES, ValuePart
 
 if TYPE_CHECKING:
     from ttc_predictors.budget import BudgetPredictor
@@ -50,28 +53,27 @@ def _pack_model(name: str, model: str, part: ModelPart, shelf: Shelf) -> dict[st
     return {
         "model": model,
         "prior": part.prior.to_json(),
-        "success": shelf.put(f"{name}-success", part.success),
+        "concentration": part.habits.concentration,
+        "scatter": part.habits.scatter,
+        "success": _pack_stack(f"{name}-success", part.success, shelf),
         "calibration": part.calibration.to_json(),
-        "concentration": part.concentration,
-        "tokens": shelf.put(f"{name}-tokens", part.tokens),
+        "tokens": _pack_stack(f"{name}-tokens", part.tokens, shelf),
         "tokens_scale": part.tokens_scale,
-        "upper": shelf.put(f"{name}-upper", part.upper),
+        "upper": _pack_stack(f"{name}-upper", part.upper, shelf),
     }
 
 
 def _unpack_model(value: dict[str, Any], shelf: Shelf, threads: int) -> ModelPart:
-    from ttc_predictors.pilot import FEATURES
-
     prior = Prior.from_json(value["prior"])
-    width = len(prior.names) + len(FEATURES)
+    names = moment_names(prior)
     return ModelPart(
         prior,
-        shelf.get(value["success"], width, threads),
+        Habits(float(value["concentration"]), float(value["scatter"])),
+        _unpack_stack(value["success"], names, shelf, threads),
         Calibration.from_json(value["calibration"]),
-        float(value["concentration"]),
-        shelf.get(value["tokens"], width, threads),
+        _unpack_stack(value["tokens"], names, shelf, threads),
         float(value["tokens_scale"]),
-        shelf.get(value["upper"], width, threads),
+        _unpack_stack(value["upper"], names, shelf, threads),
     )
 
 
@@ -82,39 +84,48 @@ def _pack_value(name: str, part: ValuePart, shelf: Shelf) -> dict[str, Any]:
         "strategy": part.strategy,
         "unit": part.unit,
         "rising": part.rising,
-        "level": shelf.put(f"{name}-level", part.level),
+        "level": _pack_stack(f"{name}-level", part.level, shelf),
         "calibration": part.calibration.to_json(),
-        "gain": shelf.put(f"{name}-gain", part.gain),
-        "closed_share": part.closed_share,
-        "spend": shelf.put(f"{name}-spend", part.spend),
+        "gain": _pack_stack(f"{name}-gain", part.gain, shelf),
+        "spend": None if part.spend is None else _pack_stack(f"{name}-spend", part.spend, shelf),
         **arrays,
     }
 
 
 def _unpack_value(value: dict[str, Any], shelf: Shelf, threads: int, model: ModelPart) -> ValuePart:
-    width = len(model.names)
     options = np.array(value["options"], dtype=np.int64)
     scores, means, spends = (np.array(value[key], dtype=np.float64) for key in ("scores", "means", "spends"))
-    if (
-        means.shape != (scores.size, options.size)
-        or spends.shape != means.shape
-        or value["unit"] not in ("tokens", "calls")
-    ):
+    fits = means.shape == spends.shape == (scores.size, options.size) and value["unit"] in ("tokens", "calls")
+    if not fits or (np.diff(options) <= 0).any():
         raise ValueError("the training problems' arrays do not fit each other")
-    gain_width = width + len(GAIN_FEATURES)
     return ValuePart(
         str(value["model"]),
         str(value["strategy"]),
         value["unit"],
         options,
         bool(value["rising"]),
-        shelf.get(value["level"], width + len(LEVEL_FEATURES), threads),
+        _unpack_stack(value["level"], (*model.names, *LEVEL_FEATURES), shelf, threads),
         Calibration.from_json(value["calibration"]),
-        shelf.get(value["gain"], gain_width, threads),
-        float(value["closed_share"]),
-        model.concentration,
-        None if value["spend"] is None else shelf.get(value["spend"], gain_width, threads),
+        _unpack_stack(value["gain"], (*model.names, *GAIN_FEATURES), shelf, threads),
+        None
+        if value["spend"] is None
+        else _unpack_stack(value["spend"], (*model.names, *SPEND_FEATURES), shelf, threads),
         scores,
         means,
         spends,
     )
+
+
+def _pack_stack(name: str, stack: Stack, shelf: Shelf) -> dict[str, Any]:
+    return {"objective": stack.objective, "linear": stack.linear.to_json(), "trees": shelf.put(name, stack.forest)}
+
+
+def _unpack_stack(value: dict[str, Any], names: tuple[str, ...], shelf: Shelf, threads: int) -> Stack:
+    if value["objective"] not in LINKS:
+        raise ValueError(f"unknown objective {value['objective']!r}")
+    linear = Linear.from_json(value["linear"])
+    width = design(linear.design, names, np.zeros((1, len(names)), dtype=np.float32)).shape[1]
+    if linear.mean.size != width:
+        raise ValueError(f"a linear stage has {linear.mean.size} columns, {width} were expected")
+    forest = None if value["trees"] is None else shelf.get(value["trees"], len(names), threads)
+    return Stack(value["objective"], names, linear, forest)

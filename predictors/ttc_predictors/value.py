@@ -8,13 +8,14 @@ import numpy as np
 
 from ttc.core.curves import FloatArray, IntArray
 from ttc.core.forecast import Unit
-from ttc_predictors.boosting import Features, Forest
+from ttc_predictors.boosting import Features, Stack
 from ttc_predictors.calibration import Calibration
 from ttc_predictors.states import OPTION_FEATURES, option_features, sample_tokens
 
 LEVEL_FEATURES = OPTION_FEATURES
-GAIN_FEATURES = ("from_samples", *OPTION_FEATURES, "log_option")
-RISING = ("further_samples", "log_further_samples", "samples_in_all", "log_option")
+GAIN_FEATURES = ("rate", "level", "closed_gain", "from_samples", *OPTION_FEATURES, "log_option")
+SPEND_FEATURES = (*OPTION_FEATURES, "log_option")
+RISING = ("closed_gain", "further_samples", "log_further_samples", "samples_in_all", "log_option")
 
 
 @dataclass(frozen=True)
@@ -22,20 +23,22 @@ class Standing:
     """Where problems stand: one row each."""
 
     moments: Features
-    """What is known: of the question, then of the pilot."""
-    pilot: Features
+    votes: Features
     drawn: FloatArray
     spent: FloatArray
     """Tokens of what was drawn."""
     prior_log_tokens: FloatArray
     bare: FloatArray
-    """The chance that a sample is right as guessed before any was seen."""
+    """The chance that a sample is right as guessed before any was seen, not calibrated."""
+    rate: FloatArray
+    """The same with what was seen."""
+    concentration: float
 
     def take(self, rows: IntArray) -> Standing:
         """Return some of the rows, which may repeat."""
         return Standing(
-            self.moments[rows], self.pilot[rows], self.drawn[rows], self.spent[rows], self.prior_log_tokens[rows],
-            self.bare[rows],
+            self.moments[rows], self.votes[rows], self.drawn[rows], self.spent[rows], self.prior_log_tokens[rows],
+            self.bare[rows], self.rate[rows], self.concentration,
         )  # fmt: skip
 
     def further(self, unit: Unit, options: FloatArray) -> FloatArray:
@@ -51,27 +54,35 @@ class Standing:
 
     def level_features(self, unit: Unit, bases: FloatArray) -> Features:
         """Return the features of the level at an option a row."""
-        return np.hstack([self.moments, option_features(self.pilot, self.drawn, self.further(unit, bases))])
+        return np.hstack([self.moments, option_features(self.votes, self.drawn, self.further(unit, bases))])
 
-    def gain_features(self, unit: Unit, bases: FloatArray, options: FloatArray) -> Features:
-        """Return the features of the gain from one option to another, a row each."""
-        start = self.further(unit, bases).astype(np.float32)[:, None]
-        size = np.log2(np.maximum(1.0, options)).astype(np.float32)[:, None]
-        means = option_features(self.pilot, self.drawn, self.further(unit, options))
-        return np.hstack([self.moments, start, means, size])
+    def spend_features(self, options: FloatArray) -> Features:
+        """Return the features of what is spent of a grant a row."""
+        means = option_features(self.votes, self.drawn, self.further("tokens", options))
+        return np.hstack([self.moments, means, _size(options)])
+
+    def gain_features(self, unit: Unit, bases: FloatArray, options: FloatArray, level: FloatArray) -> Features:
+        """Return the features of the gain from one option to another, a row each; `level` is the value of the first."""
+        start, end = np.maximum(0.0, self.further(unit, bases)), self.further(unit, options)
+        closed = self._closed_gain(level, start, end)
+        columns = np.column_stack([self.rate, level, closed, start]).astype(np.float32)
+        return np.hstack([self.moments, columns, option_features(self.votes, self.drawn, end), _size(options)])
+
+    def _closed_gain(self, level: FloatArray, start: FloatArray, end: FloatArray) -> FloatArray:
+        """Return what coverage gains between two numbers of further samples, rates being beta distributed around `bare`.
+
+        (1 - level) * (1 - E[(1 - p)^b]), the mean over the rates that remain likely when no sample so far was right.
+        """
+        from scipy.special import gammaln
+
+        more, p = np.maximum(0.0, end - start), np.clip(self.bare, 1e-4, 1 - 1e-4)
+        a, b = self.concentration * p, self.concentration * (1 - p) + self.drawn + start
+        missed = np.exp(gammaln(b + more) + gammaln(a + b) - gammaln(b) - gammaln(a + b + more))
+        return np.asarray((1 - level) * (1 - missed))
 
 
-def closed_gain(standing: Standing, concentration: float, level: FloatArray, further: FloatArray) -> FloatArray:
-    """Return what `further` samples add to coverage where true rates are beta distributed around `standing.bare`.
-
-    (1 - level) * (1 - E[(1 - p)^b]), the mean over the rates that remain likely when none of the drawn samples was right.
-    """
-    from scipy.special import gammaln
-
-    a, b = concentration * standing.bare, concentration * (1 - standing.bare) + standing.drawn
-    more = np.maximum(0.0, further)
-    missed = np.exp(gammaln(b + more) + gammaln(a + b) - gammaln(b) - gammaln(a + b + more))
-    return np.asarray((1 - level) * (1 - missed))
+def _size(options: FloatArray) -> Features:
+    return np.log2(np.maximum(1.0, options)).astype(np.float32)[:, None]
 
 
 @dataclass(frozen=True)
@@ -84,14 +95,11 @@ class ValuePart:
     options: IntArray
     rising: bool
     """No recorded draw ever scored less with more: more never hurts."""
-    level: Forest
+    level: Stack
     calibration: Calibration
     """Of the level."""
-    gain: Forest
-    closed_share: float
-    """Share of the closed form in the gain."""
-    concentration: float
-    spend: Forest | None
+    gain: Stack
+    spend: Stack | None
     """Share of a grant that is spent; None where that is all of it."""
     scores: FloatArray
     """The chance that a sample is right, predicted of the training problems out of fold, (n,)."""
@@ -110,33 +118,25 @@ class ValuePart:
         bases = known[np.minimum(standing.base(self.unit, self.options), known.size - 1)]
         if self.unit == "calls":  # a pilot may end between two options
             bases = np.where(standing.drawn > 0, standing.drawn, bases)
-        level = self.calibration(self.level.predict(standing.level_features(self.unit, bases)))
+        raw = self.level.predict(standing.level_features(self.unit, bases))
         rows = np.repeat(np.arange(n), m)
         reach = np.minimum(options.reshape(-1), np.maximum(known[-1], bases[rows]))
         more = np.flatnonzero(reach > bases[rows])
-        values = level[rows]
-        values[more] += self._gains(standing.take(rows[more]), bases[rows[more]], reach[more], level[rows[more]])
+        values = self.calibration(raw)[rows]
+        features = standing.take(rows[more]).gain_features(self.unit, bases[rows[more]], reach[more], raw[rows[more]])
+        gains = self.gain.predict(features)
+        values[more] += np.maximum(0.0, gains) if self.rising else gains
         below = (standing.drawn[rows] == 0) & (reach < bases[rows])
         values[below] *= reach[below] / bases[rows[below]]
         table = np.clip(values, 0.0, 1.0).reshape(n, m)
         return np.maximum.accumulate(table, axis=1) if self.rising else table
-
-    def _gains(self, standing: Standing, bases: FloatArray, options: FloatArray, level: FloatArray) -> FloatArray:
-        gains = np.zeros(bases.size)
-        if self.closed_share < 1:
-            gains += (1 - self.closed_share) * self.gain.predict(standing.gain_features(self.unit, bases, options))
-        if self.closed_share > 0:
-            further = standing.further(self.unit, options) - np.maximum(0.0, standing.further(self.unit, bases))
-            gains += self.closed_share * closed_gain(standing, self.concentration, level, further)
-        return np.maximum(0.0, gains) if self.rising else gains
 
     def spends_of(self, standing: Standing, options: FloatArray) -> FloatArray | None:
         """Return the tokens expected to be spent of grants (n, m), None where that is all of them."""
         if self.spend is None:
             return None
         n, m = options.shape
-        rows, flat = np.repeat(np.arange(n), m), options.reshape(-1)
-        repeated = standing.take(rows)
-        shares = self.spend.predict(repeated.gain_features(self.unit, flat, flat))
+        repeated, flat = standing.take(np.repeat(np.arange(n), m)), options.reshape(-1)
+        shares = self.spend.predict(repeated.spend_features(flat))
         spent = np.maximum(np.clip(shares, 0.0, 1.0) * flat, np.minimum(flat, repeated.spent))
         return np.asarray(spent.reshape(n, m))

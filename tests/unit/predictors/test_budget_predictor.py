@@ -17,7 +17,7 @@ def made():
 @pytest.fixture(scope="module")
 def fitted(made):
     both = [outcomes(made, draws=6), outcomes(made, "coverage", draws=6), outcomes(made, unit="tokens", draws=6)]
-    return BudgetPredictor(most_rounds=80).fit(both)
+    return BudgetPredictor(most_rounds=64).fit(both)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,79 @@
+"""What counts of answers say about which one is right, under a plain model of how a policy errs.
+
+A problem's rate p is beta distributed around the guess from its question. Right answers are all the same; wrong ones
+gather as in a Chinese restaurant process of concentration theta: the smaller, the more they repeat each other. Both
+numbers are fitted by likelihood. Its conclusions are features, not verdicts: what is learned from them is calibrated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttc.core.curves import FloatArray
+from ttc.core.forecast import Sample
+from ttc_predictors.blocks import rounded
+
+FEATURES = ("posterior_rate", "posterior_leader", "posterior_second", "posterior_unseen")
+CONCENTRATIONS = tuple(float(c) for c in np.logspace(-0.5, 2.5, 31))
+SCATTERS = tuple(float(c) for c in np.logspace(-1, 2, 31))
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How rates differ from the guess, and how wrong answers scatter."""
+
+    concentration: float
+    """Of the beta distribution of rates around a guess."""
+    scatter: float
+    """Theta."""
+
+    def features(self, guess: FloatArray, drawn: FloatArray, counts: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the posterior mean of the rate, and the chances that the leader, the second or none is right, (n, 4).
+
+        `counts` (n, width) are the answers' votes, the leader's first and the second's next; `guess` and `drawn` (n,).
+        """
+        from scipy.special import gammaln
+
+        p = np.clip(guess, 1e-3, 1 - 1e-3)
+        a, b = self.concentration * p, self.concentration * (1 - p)
+        votes = np.column_stack([counts, np.zeros(len(counts))]).astype(np.float64)  # the last one: not seen yet
+        answered = counts.sum(axis=1, dtype=np.float64)
+        distinct = (counts > 0).sum(axis=1)
+        right = gammaln(a[:, None] + votes) + gammaln(b[:, None] + drawn[:, None] - votes)
+        others = answered[:, None] - votes
+        tables = distinct[:, None] - (votes > 0)
+        own = np.where(votes > 0, gammaln(np.maximum(votes, 1.0)), 0.0)
+        wrong = tables * np.log(self.scatter) - own - gammaln(self.scatter + others)
+        log = np.where((votes > 0) | (np.arange(votes.shape[1]) == votes.shape[1] - 1), right + wrong, -np.inf)
+        chance = np.exp(log - log.max(axis=1, keepdims=True))
+        chance /= chance.sum(axis=1, keepdims=True)
+        rate = (chance * (a[:, None] + votes)).sum(axis=1) / (a + b + drawn)
+        return np.column_stack([rate, chance[:, 0], chance[:, 1], chance[:, -1]]).astype(np.float32)
+
+
+def fit_habits(guess: FloatArray, answers: Sequence[Sequence[tuple[Sample, bool]]]) -> Habits:
+    """Find the likeliest habits of problems with graded samples; `guess` (n,) comes from others' outcomes."""
+    from scipy.special import gammaln
+    from scipy.stats import betabinom
+
+    known = [i for i, drawn in enumerate(answers) if drawn]
+    if not known:
+        return Habits(4.0, 1.0)
+    p = np.clip(guess[known], 1e-3, 1 - 1e-3)
+    n = np.array([len(answers[i]) for i in known])
+    wins = np.array([sum(right for _, right in answers[i]) for i in known])
+    likely = [float(betabinom.logpmf(wins, n, c * p, c * (1 - p)).sum()) for c in CONCENTRATIONS]
+    tables, people = np.array([_wrong(answers[i]) for i in known], dtype=np.float64).T
+    scattered = [float(np.sum(tables * np.log(t) + gammaln(t) - gammaln(t + people))) for t in SCATTERS]
+    best = CONCENTRATIONS[int(np.argmax(likely))], SCATTERS[int(np.argmax(scattered))]
+    return Habits(*rounded(best).tolist())
+
+
+def _wrong(drawn: Sequence[tuple[Sample, bool]]) -> tuple[int, int]:
+    """Return the number of different wrong answers, and of samples that gave one."""
+    wrong = [sample.answer for sample, right in drawn if not right and sample.answer is not None]
+    return len(set(wrong)), len(wrong)
