@@ -3,6 +3,7 @@
 import ttc
 run = ttc.sweep({"task": "gsm8k", "model": "Qwen/Qwen2.5-0.5B-Instruct",
                  "strategies": ["self-consistency"], "budgets": [512, 2048]})
+run.to_pandas()
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from ttc.core.protocols import Context
     from ttc.core.specs import SweepConfig
     from ttc.core.types import Answer, Completion, Problem, Sampling, Usage
+    from ttc.result import RunResult
 
 __all__ = [
     "Answer",
     "Completion",
     "Context",
     "Problem",
+    "RunResult",
     "Sampling",
     "SweepConfig",
     "TtcError",
@@ -34,6 +37,7 @@ _HOMES = {
     "Completion": "ttc.core.types",
     "Context": "ttc.core.protocols",
     "Problem": "ttc.core.types",
+    "RunResult": "ttc.result",
     "Sampling": "ttc.core.types",
     "SweepConfig": "ttc.core.specs",
     "TtcError": "ttc.core.errors",

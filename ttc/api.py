@@ -18,6 +18,7 @@ from ttc.core.registry import load
 from ttc.core.specs import ModelSpec, SweepConfig, parse_config
 from ttc.core.types import Example, Message
 from ttc.engines.opening import EMBEDDED, open_engine, open_reward
+from ttc.result import RunResult
 from ttc.run.bench import Bench, live_bench, make_benches, serve
 from ttc.run.collect import check_room, save_rows
 from ttc.run.context import World
@@ -83,7 +84,7 @@ def sweep(
     out: Path | None = None,
     observer: Observer | None = None,
     command: str = "",
-) -> RunDir:
+) -> RunResult:
     """Run a sweep, or resume it where the folder holds the same one, and write tables and report.
 
     Args:
@@ -183,7 +184,7 @@ def collect_bank(
     return bank
 
 
-def run_plan(plan: Plan, out: Path | None = None, observer: Observer | None = None, command: str = "") -> RunDir:
+def run_plan(plan: Plan, out: Path | None = None, observer: Observer | None = None, command: str = "") -> RunResult:
     """Run a plan that `make_plan` made, and write its tables and report."""
     from ttc.report.build import build_report
 
@@ -210,7 +211,7 @@ def run_plan(plan: Plan, out: Path | None = None, observer: Observer | None = No
             raise failure
     finally:
         run.close()
-    return run
+    return RunResult(run)
 
 
 def _track(words: Sequence[str], run: RunDir, observer: Observer) -> None:

@@ -39,8 +39,8 @@ def page_file(tmp_path_factory):
         },
         folder / "run",
     )
-    predict(run)
-    return build_report(run).html
+    predict(run.folder)
+    return build_report(run.folder).html
 
 
 def predict(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,8 @@ from ttc.cli.tree import tree_lines
 from ttc.core.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ttc.report.leaderboard import Section
     from ttc.report.merge import Loaded
     from ttc.report.verdict import Selector
@@ -65,7 +68,7 @@ def report(
     for path in run:
         folder = existing_run(path)
         built = build_report(folder, out, rebuild, options)
-        typer.echo(leaderboard_text(path, built.sections, built.notes))
+        tell_boards(built.sections, built.notes)
         typer.echo(f"report: {built.html}")
         for sent in send(track or (), folder.path, built.html.parent):
             typer.echo(sent.line if sent.failure is None else f"warning: {sent.line}", err=True)
@@ -87,10 +90,10 @@ def leaderboard(
 
     content = merge(load([existing_run(path) for path in run]))
     if out is None:
-        typer.echo(sections_text(sections_of(content.tables, baseline), content.notes))
+        tell_boards(sections_of(content.tables, baseline), content.notes)
         return
     built = write_report(content, out, Options(baseline, hardware, parse_prices(price_per_mtok or ())))
-    typer.echo(sections_text(built.sections, built.notes))
+    tell_boards(built.sections, built.notes)
     typer.echo(f"report: {built.html}")
 
 
@@ -116,15 +119,75 @@ def _selected(text: str) -> tuple[Loaded, Selector]:
     return loaded, selector
 
 
-def leaderboard_text(path: Path, sections: Sequence[Section] | None = None, notes: Sequence[str] = ()) -> str:
-    """Return a run's leaderboard as plain text, one table for each task and model."""
+def tell_run(path: Path) -> None:
+    """Put a run's leaderboard on stdout, one table for each task and model."""
     from ttc.api import existing_run
     from ttc.report.aggregate import load_tables
+    from ttc.report.build import notes_of
     from ttc.report.leaderboard import leaderboard as sections_of
 
-    if sections is None:
-        sections = sections_of(load_tables(existing_run(path)))
-    return sections_text(sections, notes)
+    run = existing_run(path)
+    tables = load_tables(run)
+    tell_boards(sections_of(tables), notes_of(run.read_manifest(), tables))
+
+
+def tell_boards(sections: Sequence[Section], notes: Sequence[str] = ()) -> None:
+    """Put leaderboards on stdout: as tables on a terminal, as aligned text elsewhere."""
+    if not sys.stdout.isatty():
+        typer.echo(sections_text(sections, notes))
+        return
+    from rich.console import Console
+
+    draw_boards(Console(highlight=False), sections, notes)
+
+
+SHORT = {
+    "tokens_per_problem": "Tokens",
+    "accuracy": "Acc. %",
+    "accuracy_interval": "95 %",
+    "difference": "Against baseline",
+}
+"""Headings that leave a terminal's width to the numbers."""
+WIDE = 110
+"""Columns of a terminal that has room for every number."""
+
+
+def draw_boards(console: Console, sections: Sequence[Section], notes: Sequence[str] = ()) -> None:
+    """Draw leaderboards with what stands out marked: gains, losses, the baseline, oracles.
+
+    Columns that say the same in every row are left out, and on a narrow terminal those that can best be spared.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from ttc.report.leaderboard import headline
+
+    for note in notes:
+        console.print(Text(note, style="yellow"))
+    styles = {"better": "green", "worse": "red", "oracle": "dim italic", "baseline": "bold"}
+    for section in sections:
+        grid = section.grid()
+        shown = grid.shown()
+        spared = {"accuracy_interval", "q", "n_errors", "n_unanswered"} if console.width < WIDE else set()
+        spared |= {key for i, column in enumerate(grid.columns) for key in (column.key,)
+                   if key in ("allocator", "n_errors", "n_unanswered") and len({texts[i] for _, texts in shown}) == 1}  # fmt: skip
+        kept = [i for i, column in enumerate(grid.columns) if column.key not in spared]
+        console.print(Text(f"\n{section.title}", style="bold"))
+        console.print(Text(headline(section)))
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for column in (grid.columns[i] for i in kept):
+            words = column.kind == "text"
+            header = Text(SHORT.get(column.key, column.header))
+            width = {"strategy": 22, "verdict": 12}.get(column.key)
+            table.add_column(header, justify="left" if words else "right", no_wrap=not words, overflow="fold",
+                             min_width=width)  # fmt: skip
+        for line, texts in shown:
+            # Texts come from users and models: none of them is markup.
+            cells = [Text(texts[i], style=styles.get(texts[i], "") if grid.columns[i].key == "verdict" else "")
+                     for i in kept]  # fmt: skip
+            table.add_row(*cells, style=styles.get(line.mark.partition(" ")[0], ""))
+        console.print(table)
 
 
 def sections_text(sections: Sequence[Section], notes: Sequence[str] = ()) -> str:
@@ -170,7 +233,7 @@ def show(
     for key in ("state", "command", "started_at", "finished_at"):
         if manifest.get(key):
             typer.echo(f"{key}: {manifest[key]}")
-    typer.echo(leaderboard_text(folder.path))
+    tell_run(folder.path)
 
 
 def _show_problem(run: RunDir, problem: str) -> None:

@@ -206,10 +206,10 @@ def command_line() -> str:
 
 def tell_result(path: Path, display: Display) -> None:
     """Put the result on stdout: the leaderboard, or one JSON object."""
-    from ttc.cli.report import leaderboard_text
+    from ttc.cli.report import tell_run
 
     if display is Display.json:
         typer.echo(json.dumps({"run": str(path), "report": str(path / "report" / "index.html")}))
         return
-    typer.echo(leaderboard_text(path))
+    tell_run(path)
     typer.echo(f"report: {path / 'report' / 'index.html'}")

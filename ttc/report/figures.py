@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ FRONTIER_LABEL = "Pareto frontier"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One cell: realised tokens per problem, accuracy and its interval."""
+    """One cell: realised tokens per problem (or another cost), accuracy and its interval."""
 
     cell: str
     tokens: float
@@ -65,14 +65,26 @@ class Panel:
     frontier: tuple[tuple[float, float], ...]
 
 
-def panels(cells: pa.Table, incomplete: Set[str] = frozenset()) -> list[Panel]:
+@dataclass(frozen=True, slots=True)
+class Along:
+    """The cost on the horizontal axis: its title, and a cell's value, None where it is not known."""
+
+    title: str
+    of: Callable[[Mapping[str, Any]], float | None]
+
+
+TOKENS = Along("Completion tokens per problem", lambda cell: float(cell["tokens_per_problem"]))
+
+
+def panels(cells: pa.Table, incomplete: Set[str] = frozenset(), along: Along = TOKENS) -> list[Panel]:
     """Return the figure's numbers: one panel for each (task, model), in the run's order.
 
-    Cells without an accuracy, or without a token spent (a log axis has no place for them), are left out. Cells
+    Cells without an accuracy, or without a cost above 0 (a log axis has no place for them), are left out. Cells
     that differ only in their seed are averaged before the frontier is taken: the luckiest seed is no method.
     Incomplete cells (ids) are drawn, but are not in the frontier.
     """
-    rows = [r for r in rows_of(cells) if r["accuracy"] is not None and r["tokens_per_problem"] > 0]
+    rows = [{**r, "cost": along.of(r)} for r in rows_of(cells) if r["accuracy"] is not None]
+    rows = [r for r in rows if r["cost"] is not None and r["cost"] > 0]
     labels = _curve_labels(rows)
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
@@ -95,7 +107,7 @@ def _curves(rows: Sequence[dict[str, Any]], labels: dict[str, str]) -> tuple[Cur
         by_curve.setdefault((series_of(row), row["oracle"], row["seed"]), []).append(row)
     curves = []
     for (series, oracle, seed), members in by_curve.items():
-        points = [Point(r["cell"], r["tokens_per_problem"], r["accuracy"], r["ci_low"], r["ci_high"]) for r in members]
+        points = [Point(r["cell"], r["cost"], r["accuracy"], r["ci_low"], r["ci_high"]) for r in members]
         ordered = tuple(sorted(points, key=lambda p: p.tokens))
         curves.append(Curve(series, labels[members[0]["cell"]], oracle, seed, ordered))
     return tuple(curves)
@@ -106,13 +118,15 @@ def _frontier(rows: Sequence[dict[str, Any]]) -> tuple[tuple[float, float], ...]
     for row in rows:
         if not row["oracle"]:
             by_seed.setdefault((series_of(row), row["budget"]), []).append(row)
-    costs = [math.fsum(r["tokens_per_problem"] for r in same) / len(same) for same in by_seed.values()]
+    costs = [math.fsum(r["cost"] for r in same) / len(same) for same in by_seed.values()]
     values = [math.fsum(r["accuracy"] for r in same) / len(same) for same in by_seed.values()]
     return tuple((costs[i], values[i]) for i in frontier(costs, values))
 
 
-def pareto_figure(cells: pa.Table, incomplete: Set[str] = frozenset(), *, limited: bool = False) -> Figure:
-    """Draw accuracy against realised tokens per problem, one panel for each (task, model).
+def pareto_figure(
+    cells: pa.Table, incomplete: Set[str] = frozenset(), *, limited: bool = False, along: Along = TOKENS
+) -> Figure:
+    """Draw accuracy against a realised cost per problem, one panel for each (task, model).
 
     Oracle curves are dashed, marked, and left out of the frontier. The legend stands below the panels. A limited run
     says so in every panel.
@@ -121,7 +135,7 @@ def pareto_figure(cells: pa.Table, incomplete: Set[str] = frozenset(), *, limite
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    content = panels(cells, incomplete)
+    content = panels(cells, incomplete, along)
     styles = curve_styles(content)
     columns = min(len(content), 2) or 1
     lines = -(-len(content) // columns) or 1
@@ -136,6 +150,7 @@ def pareto_figure(cells: pa.Table, incomplete: Set[str] = frozenset(), *, limite
         for index, panel in enumerate(content):
             axes = figure.add_subplot(lines, columns, index + 1)
             _draw_panel(axes, panel, styles, handles)
+            axes.set_xlabel(f"{along.title} (log scale)", color=INK)
             if limited:
                 axes.text(0.99, 0.02, "LIMITED RUN", transform=axes.transAxes, ha="right", color=BRAND, weight="bold")
         if handles:
@@ -166,7 +181,6 @@ def _draw_panel(axes: Axes, panel: Panel, styles: dict[str, tuple[str, str]], ha
     if panel.frontier:
         handles.setdefault(FRONTIER_LABEL, _draw_frontier(axes, panel))
     axes.set_title(_shown(f"{plain(panel.task)}, {plain(panel.model)}"), color=INK, fontsize=11)
-    axes.set_xlabel("Completion tokens per problem (log scale)", color=INK)
     axes.set_ylabel("Accuracy", color=INK)
     axes.tick_params(which="both", colors=INK, length=3)
     axes.grid(visible=True, color=GRID, linewidth=0.6)
@@ -210,12 +224,20 @@ def _scale(axes: Axes, panel: Panel) -> None:
     axes.set_xlim(low / margin, high * margin)
     wide = high / low > 2000
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=20))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     bottom, top = min(p.low for p in points), max(p.high for p in points)
     space = max(0.04 * (top - bottom), 0.01)
     axes.set_ylim(max(bottom - space, -0.02), min(top + space, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _tick(value: float) -> str:
+    return (
+        f"{value:,.10g}"
+        if 1e-4 <= value < 1e7
+        else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    )
 
 
 def svg_text(figure: Figure) -> str:

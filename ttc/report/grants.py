@@ -72,7 +72,8 @@ def allocation_grid(section: Section, outcomes: Outcomes, groups: Levels | None,
         values.append(prices.get(row.cell))
         if groups is not None:
             bars, means = level_bars(outcomes, column, groups)
-            values += [None if math.isnan(mean) else float(mean) for mean in means]
+            equal = known.min() == known.max()  # then it stands before it
+            values += [None if equal or math.isnan(mean) else float(mean) for mean in means]
             values += [float(total) for total in bars.sum(axis=1)]
         lines.append(Line(row.cell, (named(row, section), row.budget, *values), "oracle" if row.oracle else ""))
     return Grid("allocation", section.title, tuple(columns), tuple(lines)).without_empty_columns()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ttc.metrics.adaptivity import adaptiveness, arise, control, normalised_regret
 from ttc.metrics.frontier import Curve, area_under_curve, hypervolume, share_of_gap
 from ttc.metrics.statistics import Difference, bootstrap_mean, paired_differences
+from ttc.report.breakdown import named
 from ttc.report.comparison import bootstrap_seed, tokens_to_match
 from ttc.report.grid import Column, Grid, Line, Value
 from ttc.report.leaderboard import Section
@@ -22,27 +23,27 @@ Floats = NDArray[np.float64]
 COLUMNS = (
     Column("series", "Strategy"),
     Column("budgets", "Budgets", "count"),
-    Column("area", "Mean accuracy % over the shared range", "percent"),
-    Column("area_gain", "Against the baseline there", "points"),
-    Column("match", "Share of the baseline's tokens", "estimate"),
-    Column("gap", "Share of the oracle's lead", "estimate"),
+    Column("area", "Area %", "percent"),
+    Column("area_gain", "Area against the baseline", "points"),
+    Column("match", "Tokens to match", "estimate"),
+    Column("gap", "Oracle's lead closed", "estimate"),
     Column("hypervolume", "Hypervolume %", "percent"),
     Column("regret", "Regret", "number"),
     Column("arise", "ARISE", "estimate"),
     Column("kept", "Grants kept", "share"),
-    Column("deviation", "Deviation from the grant", "share"),
-    Column("correlation", "Tokens follow difficulty", "number"),
+    Column("deviation", "Off the grant", "share"),
+    Column("correlation", "Follows difficulty", "number"),
     Column("overthinking", "Overthinking", "share"),
 )
 READING = (
     "Area: mean accuracy over the range of log tokens that a strategy shares with the baseline, and its paired difference"
-    " there. Tokens: what share of the baseline's tokens reaches the baseline's best accuracy. Oracle's lead: (A - U) / (O"
+    " there. Tokens to match: what share of the baseline's tokens reaches the baseline's best accuracy. Oracle's lead: (A - U) / (O"
     " - U) at the largest budget where all three were measured, with U the baseline and O an oracle. Hypervolume: the area"
     " of tokens and accuracy that the curve dominates, as a share of the rectangle between the dearest cell with the lowest"
     " accuracy and a perfect answer at no cost. Regret: one minus the mean accuracy from no tokens to the dearest cell's."
     " ARISE: gains from budget to budget at a discount for tokens, losses at a surcharge, averaged over problems; above 0"
-    " more budget helped. Grants kept, deviation: control of the budget (L1). Tokens follow difficulty (Spearman's"
-    " correlation with the task's own difficulty), overthinking (easy problems with more tokens than the mean one):"
+    " more budget helped. Grants kept, off the grant (mean distance): control of the budget (L1). Follows difficulty (Spearman's"
+    " correlation of tokens with the task's own difficulty), overthinking (easy problems with more tokens than the mean one):"
     " adaptiveness (L2). Intervals are 95 %, by the paired bootstrap over problems. - means that it could not be measured."
 )
 
@@ -52,6 +53,8 @@ class _Member:
     """One curve: a series at one seed, its columns cheapest first."""
 
     series: str
+    name: str
+    """What the page calls it."""
     seed: int
     columns: tuple[int, ...]
     oracle: bool
@@ -75,25 +78,26 @@ def measures_grid(
     lines = []
     for i, curve in enumerate(ranked):
         baseline = baselines.get(curve.seed)
-        named = curve.series + (f", seed {curve.seed}" if section.many_seeds else "")
         values: tuple[Value, ...] = (
-            named, len(curve.columns), _area(outcomes, curve, baseline), _triple(found.get(i)),
+            curve.name, len(curve.columns), _area(outcomes, curve, baseline), _triple(found.get(i)),
             _match(outcomes, curve, baseline), _gap(outcomes, curve, baseline, curves), _volume(outcomes, curve, corner),
             _regret(outcomes, curve, corner), _arise(outcomes, curve), *_control(outcomes, curve),
             *_adaptiveness(outcomes, curve, hard),
         )  # fmt: skip
-        lines.append(Line(named, values, "baseline" if curve.series == section.baseline else ""))
+        lines.append(Line(curve.name, values, "baseline" if curve.series == section.baseline else ""))
     return Grid("measures", section.title, COLUMNS, tuple(lines)).without_empty_columns()
 
 
 def _curves(section: Section, outcomes: Outcomes, incomplete: frozenset[str]) -> list[_Member]:
-    groups: dict[tuple[str, int, bool], list[int]] = {}
+    groups: dict[tuple[str, str, int, bool], list[int]] = {}
     for row in section.rows:
         if row.cell not in incomplete and row.accuracy is not None:
-            groups.setdefault((row.series, row.seed, row.oracle), []).append(outcomes.column(row.cell))
+            groups.setdefault((row.series, named(row, section), row.seed, row.oracle), []).append(
+                outcomes.column(row.cell)
+            )
     return [
-        _Member(series, seed, tuple(sorted(columns, key=lambda i: outcomes.cells[i]["budget"])), oracle)
-        for (series, seed, oracle), columns in groups.items()
+        _Member(series, name, seed, tuple(sorted(columns, key=lambda i: outcomes.cells[i]["budget"])), oracle)
+        for (series, name, seed, oracle), columns in groups.items()
     ]
 
 

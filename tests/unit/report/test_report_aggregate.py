@@ -169,7 +169,9 @@ def test_candidates_are_read_only_where_they_are_asked_for(tmp_path, monkeypatch
     monkeypatch.setattr(samples, "BATCH_ROWS", 3)
     texts = [{"index": i, "answer": str(i), "correct": None, "score": None, "logprob": None, "completion_tokens": 1,
               "finish": "stop", "text": f"t{i}"} for i in range(4)]  # fmt: skip
-    lines = [line for c in "ab" for line in (cell(c), *(record(c, p, candidates=texts) for p in ("1", "2", "3")), end(c))]
+    lines = [
+        line for c in "ab" for line in (cell(c), *(record(c, p, candidates=texts) for p in ("1", "2", "3")), end(c))
+    ]
     found = compact(run_of(tmp_path, lines)).candidates
     assert found.whole().num_rows == 24
     some = rows_of(found.of({"1", "3"}, {"b", "unknown"}))

@@ -158,6 +158,37 @@ def test_unfinished_runs_say_so(tmp_path):
     assert "[incomplete" in report.markdown.read_text().replace("\\", "")
 
 
+ODD = {
+    "one problem": [cell("a", n_problems=1), record("a", "1"), end("a")],
+    "all failed": [cell("a"), failed("a", "1"), failed("a", "2"), end("a")],
+    "nothing spent": [cell("a"), record("a", "1", 0.0, 0, grant_tokens=0), record("a", "2", 0.0, 0, grant_tokens=0), end("a")],
+    "nothing answered": [cell("a"), record("a", "1", 0.0, status="budget", candidates=[], answer=None), end("a")],
+    "an unknown status": [cell("a", n_problems=1), record("a", "1", 0.0, status="lost"), end("a")],
+    "draws": [cell("a", draws=2, n_problems=1), record("a", "1", 0.5, 90.5, draw_tokens=[90, 91]), end("a")],
+    "oracles alone": [cell("a", "coverage", oracle=True, n_problems=1), record("a", "1"), end("a")],
+    "joined names": [
+        cell("a", "best-of-n+self-consistency", allocator="knapsack+uniform", model="m+n", n_problems=2),
+        record("a", "1"), record("a", "2", 0.0), end("a"),
+        cell("b", "self-consistency", model="m+n", n_problems=2), record("b", "1"), record("b", "2"), end("b"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_runs_have_a_page_without_nan(tmp_path, name):
+    report = build_report(run_of(tmp_path, ODD[name], shapes={}, price_per_mtok=None, predictor=None))
+    page = Page(report.html.read_text())
+    assert not re.search(r"\b(nan|inf|none|undefined)\b", " ".join(page.texts), re.IGNORECASE)
+    json.loads(page.scripts[0], parse_constant=pytest.fail)
+    numbers = pq.read_table(report.numbers).to_pylist()
+    assert not [
+        row for row in numbers for key in ("value", "low", "high") if row[key] is not None and row[key] != row[key]
+    ]
+    if name == "joined names":
+        assert "best-of-n+self-consistency under knapsack+uniform" in page.texts
+        assert "m+n" in report.markdown.read_text()
+
+
 def test_out_is_the_folder_of_the_report(tmp_path):
     run = run_of(tmp_path / "run", [cell("a", n_problems=1), record("a", "1"), end("a")])
     report = build_report(run, tmp_path / "elsewhere" / "deep")
@@ -191,10 +222,19 @@ def test_every_number_of_the_page_is_in_the_file(report):
         for shown in re.findall(r"<td(?! class=\"text)[^>]*>(.*?)</td>", line):
             for number in re.findall(r"[+-]?\d[\d,]*\.?\d*(?:e[+-]\d+)?", shown):
                 value = float(number.replace(",", ""))
-                close = [v for v in known[item] for scale in (1, 100) if abs(v * scale - value) <= 0.5]
+                digits = re.fullmatch(r"[^.e]*\.?(\d*)(?:e([+-]\d+))?", number)
+                half = 0.5 * 10.0 ** (int(digits[2] or 0) - len(digits[1])) * (1 + 1e-9)
+                close = [v for v in known[item] for scale in (1, 100) if abs(v * scale - value) <= half]
                 assert close, f"{number} of {item}"
                 checked += 1
     assert checked > 400
+    # What the script draws of single problems stands in the file, too.
+    drawn = json.loads(Page(text).scripts[0])["problems"][0]
+    grants = sorted(row["value"] for row in rows if (row["table"], row["name"]) == ("problem", "grant"))
+    assert grants == sorted(grant for problem in drawn["problems"] for grant in problem["grant"])
+    tokens = sorted(row["value"] for row in rows if (row["table"], row["name"]) == ("problem", "tokens"))
+    assert tokens == sorted(spent for problem in drawn["problems"] for spent in problem["tokens"])
+    assert len(tokens) == 9 * len(drawn["problems"]) == 9 * 40
     (cell_row,) = [row for row in rows if row["table"] == "leaderboard" and row["name"] == "accuracy"
                    and row["item"].startswith("best-of-n-uniform-1024")]  # fmt: skip
     records = pq.read_table(report.html.parents[1] / "records.parquet").to_pylist()
@@ -215,6 +255,31 @@ def test_a_large_run_is_a_small_page_in_seconds(tmp_path):
     report = build_report(run)
     assert time.perf_counter() - start < 60
     assert len(report.sections[0].rows) == 20
+    assert report.html.stat().st_size < 1_000_000
+
+
+def test_a_demo_of_many_cells_is_a_small_page(tmp_path):
+    """Two tasks x 21 strategies x 4 budgets, 20 problems each, with long questions and samples."""
+    lines, problems = [], []
+    words = "A farmer has hens & <geese>; each lays a different number of eggs every day of the week. "
+    sample = {"answer": "4", "correct": True, "score": 0.5, "logprob": -1.0, "completion_tokens": 90, "finish": "stop"}
+    for task in ("arithmetic", "countdown"):
+        strategies = {(f"strategy-{i:02}", "uniform"): i / 60 for i in range(21)}
+        for line in sweep(
+            strategies, (64, 128, 256, 512), problems=20, strategy_params='{"n": 16, "select": "reward"}'
+        ):
+            line["cell"] = f"{task}-{line['cell']}"
+            if "task" in line:
+                line["task"] = task
+            if "problem_id" in line:
+                line["candidates"] = [{**sample, "index": i, "text": f"{i} {words * 9}"} for i in range(8)]
+            lines.append(line)
+        problems += [{"task": task, "problem_id": f"p{i:05}", "difficulty": float(i % 8), "question": words * 8, "reference": "4"}
+                     for i in range(20)]  # fmt: skip
+    run = run_of(tmp_path, lines)
+    write_table(to_table("problems", problems), run.table("problems"))
+    report = build_report(run)
+    assert sum(len(section.rows) for section in report.sections) == 168
     assert report.html.stat().st_size < 1_000_000
 
 
