@@ -76,8 +76,8 @@ class VLLMEmbedding:
         from vllm.config import PoolerConfig
 
         arguments = engine_arguments(self._options, self._folder, self._config, cpu=cpu, cpu_cache_gib=_CPU_CACHE_GIB)
-        # `use_activation` would divide by the length, which says something too. Without the prefix cache a vector
-        # and its price depend on the prompt alone, and not on what was read before it.
+        # `use_activation` would divide by the length. Without the prefix cache a vector and its price depend on the
+        # prompt alone, and not on what was read before it.
         pooler = PoolerConfig(task="embed", seq_pooling_type="LAST", use_activation=False)
         return arguments | {
             "runner": "pooling",
