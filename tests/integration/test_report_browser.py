@@ -36,10 +36,18 @@ def page_file(tmp_path_factory):
             "budgets": [64, 128, 256, 512],
             "cache": "off",
             "limit": 39,
+            "price_per_mtok": [0.1, 0.4],
         },
         folder / "run",
     )
     predict(run.folder)
+    # What a run on a local model records: the shape of its attention, and how good its predictor was.
+    manifest = run.folder.read_manifest()
+    manifest["shapes"] = {"fake": {"parameters": 10**9, "layers": 4, "query_heads": 8, "kv_heads": 2, "head_dim": 64}}
+    bins = [{"bin_low": i / 5, "bin_high": (i + 1) / 5, "mean_predicted": i / 5 + 0.1, "mean_actual": (i / 5) ** 2, "n": 40,
+             "model": "fake", "strategy": "self-consistency"} for i in range(5)]  # fmt: skip
+    manifest["predictor"] = {"label": "a predictor", "fingerprint": "f00d", "reliability": bins}
+    run.folder.write_json("manifest.json", manifest)
     return build_report(run.folder).html
 
 
@@ -88,6 +96,7 @@ def open_page(browser, page_file):
         page.goto(page_file.as_uri())
         return page
 
+    open_it.file = page_file
     yield open_it
     for context in contexts:
         context.close()
@@ -133,7 +142,7 @@ def test_the_chart_switches_cost_scale_and_strategies(open_page):
     first = points(page)
     assert len(first) == 16
     axes = page.locator("#cost option").evaluate_all("(options) => options.map((o) => o.value)")
-    assert axes == ["completion_tokens", "all_tokens", "wall_s"]
+    assert axes == ["completion_tokens", "all_tokens", "eflops", "wall_s", "price"]
     page.select_option("#cost", "all_tokens")
     assert "All computed tokens" in page.locator(".plot .axis-title").text_content()
     second = points(page)
@@ -152,6 +161,78 @@ def test_the_chart_switches_cost_scale_and_strategies(open_page):
     left = 52  # the chart's left margin, where the cost is 0
     ratios = [(x - left) / cost for (x, _), cost in zip(drawn, costs, strict=True)]
     assert max(ratios) / min(ratios) < 1.02
+
+
+def test_a_priced_axis_shows_the_recorded_price(open_page):
+    page = open_page()
+    page.select_option("#cost", "price")
+    label = page.locator(".plot .point").first.get_attribute("aria-label")
+    cells = {(row["strategy"], row["budget"]): row for row in page_cells(open_page.file)}
+    name, budget = label.split(":")[0], int(re.search(r"budget (\d+)", label)[1])
+    row = cells[name, budget]
+    expected = (
+        ((row["prompt_tokens"] + row["cached_tokens"]) * 0.1 + row["tokens_total"] * 0.4) / 1e6 / row["n_problems"]
+    )
+    shown = re.search(r"Price per problem \(policy tokens\): ([\d.e-]+)", label)[1]
+    assert float(shown) == pytest.approx(expected, rel=0.01)
+
+
+def page_cells(page_file):
+    return pq.read_table(page_file.parents[1] / "cells.parquet").to_pylist()
+
+
+def test_outcomes_of_a_problem_are_drawn_when_it_is_opened(open_page):
+    page = open_page()
+    details = page.locator("details.problem").first
+    assert details.locator("table").count() == 0
+    details.locator("summary").click()
+    table = details.locator("table")
+    assert table.is_visible()
+    rows = table.locator("tbody tr").evaluate_all("(rows) => rows.map((r) => [...r.cells].map((c) => c.textContent))")
+    problem = details.locator("summary b").text_content()
+    records = pq.read_table(open_page.file.parents[1] / "records.parquet").to_pylist()
+    cells = {row["cell"]: row for row in page_cells(open_page.file)}
+    expected = {
+        (cells[r["cell"]]["strategy"], cells[r["cell"]]["budget"]): (r["completion_tokens"], r["score"], r["status"])
+        for r in records if r["problem_id"] == problem
+    }  # fmt: skip
+    assert len(rows) == len(expected) == 16
+    for name, budget, outcome, score, _, tokens, grant in rows:
+        spent, right, status = expected[name.removesuffix(" (oracle)").partition(" (")[0], int(budget)]
+        assert float(tokens) == spent
+        assert float(score) == 100 * right
+        assert (outcome == "right") == (right == 1)
+        assert status == "ok" or outcome not in ("right", "wrong")
+        assert grant == budget
+    table.locator("thead th").filter(has_text="Tokens").get_by_role("button").click()
+    sorted_tokens = [float(text) for text in table.locator("tbody tr td:nth-child(6)").all_text_contents()]
+    assert sorted_tokens == sorted(sorted_tokens, reverse=True)
+
+
+def test_predictions_and_grants_are_pictured(open_page):
+    page = open_page()
+    assert page.locator("#reliability").count() == 1
+    assert page.get_by_text("a predictor when it was fitted").is_visible()
+    pictures = page.locator("svg.small")
+    assert pictures.count() == 4 + 4 + 1 + 1  # spending by difficulty and by cost, what was predicted, what was fitted
+    clipped = pictures.evaluate_all(
+        """(all) => all.flatMap((svg) => {
+             const box = svg.getBoundingClientRect();
+             return [...svg.querySelectorAll("text")].filter((text) => {
+               const b = text.getBoundingClientRect();
+               return b.left < box.left - 1 || b.right > box.right + 1 || b.top < box.top - 1 || b.bottom > box.bottom + 1;
+             }).map((text) => text.textContent);
+           })"""
+    )
+    assert clipped == []
+    overlapping = pictures.evaluate_all(
+        """(all) => all.flatMap((svg) => {
+             const boxes = [...svg.querySelectorAll("text")].map((t) => [t.textContent, t.getBoundingClientRect()]);
+             return boxes.flatMap(([a, x], i) => boxes.slice(i + 1).filter(([, y]) =>
+               x.left < y.right - 1 && y.left < x.right - 1 && x.top < y.bottom - 3 && y.top < x.bottom - 3).map(([b]) => [a, b]));
+           })"""
+    )
+    assert overlapping == []
 
 
 def test_hover_and_keyboard_show_what_a_mark_is(open_page):
@@ -225,6 +306,11 @@ def test_without_script_picture_and_tables_remain(browser, page_file):
     assert not page.locator("#theme").is_visible()
     assert page.locator(".board tbody tr").count() == 16
     assert page.get_by_text("Baseline: self-consistency under uniform").is_visible()
+    assert page.locator("#measures ~ .scroll").first.is_visible()
+    assert "ttc show RUN --problem ID" in page.locator("noscript p").inner_text()
+    assert page.locator("noscript p").is_visible()
+    page.locator("details.problem summary").first.click()
+    assert page.locator("details.problem pre").first.is_visible()
     context.close()
 
 

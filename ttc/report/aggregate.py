@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ttc.core.errors import DataError, StorageError
@@ -27,6 +27,9 @@ TABLES: tuple[TableName, ...] = ("cells", "records", "candidates", "allocation")
 NOTES_KEY = b"ttc.notes"
 
 Record = dict[str, Any]
+Attention = tuple[float, float]
+"""Summed over a cell's generated tokens: how many tokens stand before each, and the same with what calls made together
+share counted once a step (`ttc.metrics.compute.Counts`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Tables:
     """Journal lines that are damaged, or that belong to no known cell."""
     retried: int = 0
     """Attempts that failed and were made again: their tokens are in the cells, and in no record."""
+    attention: Mapping[str, Attention] = field(default_factory=dict)
+    """By cell; a cell of which it is not known for every problem is left out."""
 
 
 def compact(run: RunDir) -> Tables:
@@ -99,6 +104,7 @@ def compact(run: RunDir) -> Tables:
         empty_cells=len(cells) - len(filled),
         lost=orphans + len(replay.damaged),
         retried=len(replay.retried),
+        attention={cell: found for cell, rows in filled.items() if (found := _attention(rows)) is not None},
     )
     write_tables(run, tables)
     return tables
@@ -157,11 +163,16 @@ def aggregate_cell(
         "tokens_total": total,
         "tokens_max": _largest_draw(attempts, int(cell.get("draws") or 1), total),
         "tokens_per_problem": total / len(records),
-        **{key: _sum_of_all(records, key) for key in ("kv_token_steps", "attended_tokens", "kv_read_tokens")},
-        "flops": _flops(cell, total + sums["prompt_tokens"], sums["reward_tokens"]),
+        "kv_token_steps": _sum_of_all(records, "kv_token_steps"),
+        "flops": _flops(cell, attempts, total + sums["prompt_tokens"], sums["reward_tokens"]),
         "n_errors": errors,
         "n_unanswered": sum(r["status"] in UNANSWERED for r in records),
     }
+
+
+def _attention(records: Sequence[Record]) -> Attention | None:
+    attended, read = (_sum_of_all(records, key) for key in ("attended_tokens", "kv_read_tokens"))
+    return None if attended is None or read is None else (attended, read)
 
 
 def _sum_of_all(records: Sequence[Record], key: str) -> float | None:
@@ -206,12 +217,16 @@ def _largest_draw(records: Sequence[Record], draws: int, total: float) -> float:
     return float(sums.max())
 
 
-def _flops(cell: Mapping[str, Any], policy_tokens: float, reward_tokens: float) -> float | None:
+def _flops(
+    cell: Mapping[str, Any], records: Sequence[Record], policy_tokens: float, reward_tokens: float
+) -> float | None:
     # Two operations a parameter and token, the usual forward-pass estimate; cached prompt tokens cost none.
     parameters, reward_parameters = cell.get("parameters"), cell.get("reward_parameters")
-    if parameters is None or (reward_tokens and reward_parameters is None):
+    # Models of several sizes were counted call by call.
+    policy = _sum_of_all(records, "policy_flops") if parameters is None else 2.0 * float(parameters) * policy_tokens
+    if policy is None or (reward_tokens and reward_parameters is None):
         return None
-    return 2.0 * float(parameters) * policy_tokens + 2.0 * float(reward_parameters or 0) * reward_tokens
+    return policy + 2.0 * float(reward_parameters or 0) * reward_tokens
 
 
 def _times(records: Sequence[Record], end: Mapping[str, Any] | None) -> Record:
@@ -228,7 +243,7 @@ def _times(records: Sequence[Record], end: Mapping[str, Any] | None) -> Record:
 def write_tables(run: RunDir, tables: Tables) -> None:
     """Write the Parquet files of a run, the cells last; the candidates are written as they are read."""
     notes = {"incomplete": sorted(tables.incomplete), "empty_cells": tables.empty_cells, "lost": tables.lost,
-             "retried": tables.retried}  # fmt: skip
+             "retried": tables.retried, "attention": dict(tables.attention)}  # fmt: skip
     write_table(tables.records, run.table("records"))
     write_table(tables.allocation, run.table("allocation"))
     marked = tables.cells.replace_schema_metadata({NOTES_KEY: json.dumps(notes).encode()})
@@ -267,6 +282,7 @@ def _read_tables(run: RunDir) -> Tables:
         empty_cells=notes.get("empty_cells", 0),
         lost=notes.get("lost", 0),
         retried=notes.get("retried", 0),
+        attention={cell: (attended, read) for cell, (attended, read) in notes.get("attention", {}).items()},
     )
 
 
@@ -276,9 +292,9 @@ def _completed(run: RunDir, name: TableName) -> pa.Table:
 
     table = read_table(run.table(name))
     _check_columns(run, name, table.column_names)
-    for field in schema(name):
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    for column in schema(name):
+        if column.name not in table.column_names:
+            table = table.append_column(column, pa.nulls(table.num_rows, column.type))
     return table.select([*schema(name).names, *(c for c in table.column_names if c not in SCHEMAS[name])])
 
 

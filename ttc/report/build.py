@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def content_of(run: RunDir, *, rebuild: bool = False) -> Content:
     predictor = manifest.get("predictor")
     return Content(
         tables, tuple(notes), facts, None if title is None else str(title), manifest.get("limit") is not None,
-        rates_of(manifest), predictor if isinstance(predictor, Mapping) else {},
+        replace(rates_of(manifest), attention=tables.attention), predictor if isinstance(predictor, Mapping) else {},
     )  # fmt: skip
 
 

@@ -42,11 +42,13 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What turns counted tokens into arithmetic, traffic and money; by model, ANY_MODEL where one holds for all."""
+    """What turns counted tokens into arithmetic, traffic and money. Shapes and prices are by model, ANY_MODEL for all."""
 
     shapes: Mapping[str, ModelShape] = field(default_factory=dict)
     prices: Mapping[str, TokenPrice] = field(default_factory=dict)
     hardware: str = DEFAULT_HARDWARE
+    attention: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """By cell: what its tokens attended to, and what was read for it (`ttc.report.aggregate.Attention`)."""
 
     def price(self, model: str) -> TokenPrice | None:
         """Return a model's price."""
@@ -89,10 +91,10 @@ def _all_tokens(cell: Cell, _: Rates) -> float:
 
 
 def _equivalent_flops(cell: Cell, rates: Rates) -> float | None:
-    shape = rates.shapes.get(cell["model"])
-    if shape is None or cell["attended_tokens"] is None or cell["kv_read_tokens"] is None:
+    shape, attention = rates.shapes.get(cell["model"]), rates.attention.get(cell["cell"])
+    if shape is None or attention is None:
         return None
-    counts = Counts(cell["tokens_total"], cell["attended_tokens"], cell["kv_read_tokens"])
+    counts = Counts(cell["tokens_total"], *attention)
     cost = kinetics_of_counts(shape.parameters, shape.attention, counts, HARDWARE[rates.hardware].intensity)
     return float(cost.eflops)
 

@@ -156,7 +156,8 @@ def merge(loaded: Sequence[Loaded]) -> Content:
              for run in loaded]  # fmt: skip
     limited = any(run.manifest.get("limit") is not None for run in loaded)
     models = [(run.manifest, {str(cell["model"]) for cell in rows_of(run.tables.cells)}) for run in loaded]
-    return Content(merged, tuple(notes), facts, None, limited, joined_rates(models))
+    rates = replace(joined_rates(models), attention=merged.attention)
+    return Content(merged, tuple(notes), facts, None, limited, rates)
 
 
 def _joined(members: Sequence[Group], task: str, notes: list[str]) -> list[Tables]:
@@ -200,6 +201,7 @@ def _picked(tables: Tables, cells: Sequence[Row], task: str, told: Mapping[str, 
         tables, cells=to_table("cells", described), records=kept(tables.records), candidates=tables.candidates.only(names),
         allocation=kept(tables.allocation), problems=to_table("problems", problems),
         incomplete=tables.incomplete & frozenset(names),
+        attention={name: tables.attention[name] for name in names if name in tables.attention},
     )  # fmt: skip
 
 
@@ -212,7 +214,8 @@ def _concatenated(parts: Sequence[Tables]) -> Tables:
     samples = Samples(tuple(piece for part in parts for piece in part.candidates.parts))
     return Tables(
         joined("cells"), joined("records"), samples, joined("allocation"), joined("problems"),
-        frozenset[str]().union(*(part.incomplete for part in parts)), 0, 0,
+        frozenset[str]().union(*(part.incomplete for part in parts)),
+        attention={cell: counts for part in parts for cell, counts in part.attention.items()},
     )  # fmt: skip
 
 
@@ -232,7 +235,7 @@ def _pooled(tables: Tables) -> tuple[Tables, int]:
     of_cell: dict[str, list[Row]] = {}
     for record in rows_of(tables.records):
         of_cell.setdefault(record["cell"], []).append(record)
-    described, records = [], []
+    described, records, attention = [], [], {}
     for by_seed in settings.values():
         first = by_seed[min(by_seed)]
         rows = _averaged([of_cell[cell["cell"]] for cell in by_seed.values()])
@@ -244,13 +247,19 @@ def _pooled(tables: Tables) -> tuple[Tables, int]:
         row["flops"] = sum(cell["flops"] for cell in by_seed.values()) / len(by_seed) if known else None
         described.append(row)
         records += rows
-    pooled = replace(tables, cells=to_table("cells", described), records=to_table("records", records))
+        counts = [tables.attention[cell["cell"]] for cell in by_seed.values() if cell["cell"] in tables.attention]
+        if len(counts) == len(by_seed):
+            attended, read = (sum(parts) / len(counts) for parts in zip(*counts, strict=True))
+            attention[first["cell"]] = (attended, read)
+    pooled = replace(
+        tables, cells=to_table("cells", described), records=to_table("records", records), attention=attention
+    )
     return pooled, len(next(iter(seeds)))
 
 
 _TOTALS = ("tokens_total", "tokens_per_problem", "prompt_tokens", "cached_tokens", "reward_tokens")
 _MEANS = ("grant_tokens", "completion_tokens", "probe_tokens", "prompt_tokens", "cached_tokens", "reward_tokens",
-          "sequential_tokens", "kv_token_steps", "attended_tokens", "kv_read_tokens", "calls")  # fmt: skip
+          "sequential_tokens", "kv_token_steps", "calls")  # fmt: skip
 
 
 def _averaged(by_seed: Sequence[Sequence[Row]]) -> list[Row]:

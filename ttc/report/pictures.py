@@ -102,8 +102,8 @@ def reliability_picture(title: str, lines: Sequence[Line]) -> Picture:
     for part in (0.0, 0.5, 1.0):
         parts.append(f'<line class="grid" x1="{x(0):.1f}" x2="{x(1):.1f}" y1="{y(part):.1f}" y2="{y(part):.1f}"/>')
         parts.append(f'<text x="{LEFT - 5:.0f}" y="{y(part) + 4:.1f}" text-anchor="end">{100 * part:.0f} %</text>')
-        anchor = "end" if part == 1 else "middle"
-        parts.append(f'<text x="{x(part):.1f}" y="{y(0) + 15:.1f}" text-anchor="{anchor}">{100 * part:.0f} %</text>')
+        anchor = {0.0: "start", 1.0: "end"}.get(part, "middle")
+        parts.append(f'<text x="{x(part):.1f}" y="{y(0) + 17:.1f}" text-anchor="{anchor}">{100 * part:.0f} %</text>')
     parts.append(f'<line class="diagonal" x1="{x(0):.1f}" y1="{y(0):.1f}" x2="{x(1):.1f}" y2="{y(1):.1f}"/>')
     for line in lines:
         n, predicted, observed, *more = line.values[2:]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -189,10 +190,11 @@ def test_unusable_candidates_are_named(tmp_path):
 def test_attention_is_summed_or_unknown(tmp_path):
     counted = {"attended_tokens": 50.0, "kv_read_tokens": 20.0}
     lines = [cell("a"), record("a", "1", **counted), record("a", "2", **counted), end("a")]
-    row = only(compact(run_of(tmp_path / "known", lines)))
-    assert (row["attended_tokens"], row["kv_read_tokens"]) == (100, 40)
-    row = only(compact(run_of(tmp_path / "unknown", [*lines[:2], record("a", "2"), end("a")])))
-    assert (row["attended_tokens"], row["kv_read_tokens"]) == (None, None)
+    run = run_of(tmp_path / "known", lines)
+    assert load_tables(run).attention == {"a": (100, 40)}
+    shutil.rmtree(run.journal)
+    assert load_tables(run).attention == {"a": (100, 40)}  # it is kept beside the cells
+    assert compact(run_of(tmp_path / "unknown", [*lines[:2], record("a", "2"), end("a")])).attention == {}
 
 
 def test_empty_run_is_a_data_error(tmp_path):
@@ -247,10 +249,10 @@ def test_tables_of_an_earlier_version_lack_only_what_may_be_null(tmp_path):
     run = run_of(tmp_path, [cell("a"), record("a", "1"), end("a")])
     expected = load_tables(run)
     (run.journal / "main.jsonl").unlink()
-    write_table(read_table(run.table("records")).drop_columns(["kv_read_tokens", "wall_s"]), run.table("records"))
+    write_table(read_table(run.table("records")).drop_columns(["kv_token_steps", "wall_s"]), run.table("records"))
     found = load_tables(run).records
     assert found.schema.equals(expected.records.schema)
-    assert found["kv_read_tokens"].null_count == 1
+    assert found["kv_token_steps"].null_count == 1
     write_table(found.drop_columns(["score", "status"]), run.table("records"))
-    with pytest.raises(StorageError, match="records.parquet lacks status"):
+    with pytest.raises(StorageError, match=r"records\.parquet lacks status"):
         load_tables(run)

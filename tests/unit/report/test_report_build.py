@@ -251,9 +251,9 @@ def test_a_large_run_is_a_small_page_in_seconds(tmp_path):
         if "problem_id" in line:
             line["candidates"] = [{**text, "index": 12 * (i % 7) + text["index"]} for text in texts]
     run = run_of(tmp_path, lines)
-    start = time.perf_counter()
+    start = time.process_time()  # the machine may be busy with something else
     report = build_report(run)
-    assert time.perf_counter() - start < 60
+    assert time.process_time() - start < 40
     assert len(report.sections[0].rows) == 20
     assert report.html.stat().st_size < 1_000_000
 

@@ -7,7 +7,7 @@ from made_up_runs import cell, end, record, run_of
 
 from ttc.core.errors import ConfigError
 from ttc.metrics.compute import HARDWARE, AttentionShape, kinetics_cost
-from ttc.report.build import Options, build_report
+from ttc.report.build import Options, build_report, content_of
 from ttc.report.costs import (
     ANY_MODEL,
     AXES,
@@ -44,9 +44,9 @@ def row_of(*traces, **described):
 
 
 def cells_of(path, lines, **manifest):
-    run = run_of(path, lines, **manifest)
-    build_report(run)
-    return pq.read_table(run.table("cells")).to_pylist()
+    """Return the cells of a run and its rates."""
+    content = content_of(run_of(path, lines, **manifest))
+    return content.tables.cells.to_pylist(), content.rates
 
 
 TRACES = ((200, [300, 40, 1]), (50, [500, 500]))
@@ -54,8 +54,8 @@ TRACES = ((200, [300, 40, 1]), (50, [500, 500]))
 
 def test_every_axis_by_hand(tmp_path):
     lines = row_of(*TRACES, parameters=SHAPE["parameters"], reward_parameters=1000)
-    (row,) = cells_of(tmp_path, lines, **MANIFEST)
-    costs = per_problem(row, rates_of(MANIFEST))
+    (row,), rates = cells_of(tmp_path, lines, **MANIFEST)
+    costs = per_problem(row, rates)
     tokens, prompts, cached = 1341, 250, 450
     assert costs["completion_tokens"] == tokens / 2
     assert costs["all_tokens"] == (tokens + prompts + 60) / 2
@@ -66,33 +66,32 @@ def test_every_axis_by_hand(tmp_path):
 
 
 def test_equivalent_flops_are_kinetics_own_per_trace(tmp_path):
-    (row,) = cells_of(tmp_path, row_of(*TRACES), **MANIFEST)
+    (row,), rates = cells_of(tmp_path, row_of(*TRACES), **MANIFEST)
     shape = AttentionShape(36, 32, 8, 128)
     for hardware in ("B200", "H100-SXM"):
-        rates = with_options(rates_of(MANIFEST), hardware, {})
+        chosen = with_options(rates, hardware, {})
         exact = sum(
             float(kinetics_cost(SHAPE["parameters"], shape, prompt, lengths, HARDWARE[hardware].intensity).eflops)
             for prompt, lengths in TRACES
         )
         # The published form takes L^2 / 2 for the sum of 0 to L - 1.
-        assert cost_of(row, "eflops", rates) == pytest.approx(exact / 2, rel=2e-3)
+        assert cost_of(row, "eflops", chosen) == pytest.approx(exact / 2, rel=2e-3)
     longest = [(200, [400, 400]), (200, [1, 799])]
-    equal, unequal = (cells_of(tmp_path / str(i), row_of(traces), **MANIFEST)[0] for i, traces in enumerate(longest))
-    rates = rates_of(MANIFEST)
+    found = [cells_of(tmp_path / str(i), row_of(traces), **MANIFEST) for i, traces in enumerate(longest)]
+    equal, unequal = (per_problem(row, rates) for (row,), rates in found)
     # As many tokens, and 1.3 times the cost: what one trace attends to grows with its square.
-    assert cost_of(unequal, "eflops", rates) > 1.3 * cost_of(equal, "eflops", rates)
-    assert cost_of(unequal, "completion_tokens", rates) == cost_of(equal, "completion_tokens", rates)
+    assert unequal["eflops"] > 1.3 * equal["eflops"]
+    assert unequal["completion_tokens"] == equal["completion_tokens"]
 
 
 @pytest.mark.parametrize("lost", ["shapes", "price_per_mtok"])
 def test_what_is_not_known_is_no_axis(tmp_path, lost):
     manifest = {key: value for key, value in MANIFEST.items() if key != lost}
-    (row,) = cells_of(tmp_path, row_of(*TRACES), **manifest)
-    costs = per_problem(row, rates_of(manifest))
+    (row,), rates = cells_of(tmp_path, row_of(*TRACES), **manifest)
+    costs = per_problem(row, rates)
     assert {"shapes": "eflops", "price_per_mtok": "price"}[lost] not in costs
     assert "flops" not in costs  # no parameter count
-    uncounted = {**row, "attended_tokens": None}
-    assert "eflops" not in per_problem(uncounted, rates_of(MANIFEST))
+    assert "eflops" not in per_problem(row, rates_of(MANIFEST))  # what its tokens attended to was not counted
 
 
 def test_cached_tokens_may_have_a_price_of_their_own():
@@ -137,6 +136,20 @@ def test_the_page_offers_what_was_measured_and_says_how(tmp_path):
     merged = merge(load([run]))
     assert merged.rates.price("tiny") == TokenPrice(0.5, 2.0)
     assert merged.rates.shapes["tiny"].attention.layers == 36
+    assert set(merged.rates.attention) == {"a"}
+
+
+def test_seeds_that_are_averaged_average_what_they_cost(tmp_path):
+    runs = []
+    for seed, traces in enumerate((((200, [400, 400]),), ((200, [100, 200]),))):
+        lines = row_of(*traces, seed=seed)
+        for line in lines:
+            line["cell"] = f"seed{seed}"
+        runs.append(run_of(tmp_path / str(seed), lines, **MANIFEST))
+    alone = [per_problem(c.tables.cells.to_pylist()[0], c.rates)["eflops"] for c in map(content_of, runs)]
+    together = merge(load(runs))
+    (row,) = together.tables.cells.to_pylist()
+    assert per_problem(row, together.rates)["eflops"] == pytest.approx(sum(alone) / 2)
 
 
 def test_axes_are_named_per_problem():

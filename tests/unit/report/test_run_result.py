@@ -45,7 +45,7 @@ def test_tables_as_data_frames(result):
     assert result.to_pandas("records")["score"].mean() == pytest.approx(sum(result.records["score"].to_pylist()) / 180)
     assert result.to_pandas("candidates").shape[0] == result.candidates.num_rows == 180
     board = result.to_pandas("leaderboard")
-    assert list(board["strategy"])[0] == "coverage (oracle)"
+    assert next(iter(board["strategy"])) == "coverage (oracle)"
     assert board["accuracy"].is_monotonic_decreasing
     for table in TABLES:
         assert result.to_pandas(table) is not None
@@ -79,7 +79,7 @@ def test_the_report_is_written_where_it_is_wanted(result, tmp_path):
 
 def test_pictures_hold_the_numbers(result):
     (axes,) = result.plot_pareto("flops").axes
-    drawn = sorted(x for line in axes.lines if line.get_linestyle() in "-" for x in line.get_xdata())
+    drawn = sorted(x for line in axes.lines if line.get_linestyle() == "-" for x in line.get_xdata())
     known = sorted(c["flops"] / 30 for c in result.cells.to_pylist() if not c["oracle"])
     assert drawn == pytest.approx(known)
     assert axes.get_xlabel().startswith("FLOPs per problem")
