@@ -141,8 +141,9 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
         """Return the problems it was fitted on, with recorded outcomes; calls cost what was spent on them."""
         value = self._value(model, strategy, unit)
         if unit == "calls":
-            return Training(value.scores, Curves.from_table(value.spends, value.means))
-        return Training(value.scores, Curves.from_table(value.options, value.means, value.spends))
+            return Training(value.scores, Curves.from_table(value.spends, value.means), value.problem_ids)
+        curves = Curves.from_table(value.options, value.means, value.spends)
+        return Training(value.scores, curves, value.problem_ids)
 
     @staticmethod
     def folds(problems: Sequence[Seen], count: int, seed: int) -> IntArray:

@@ -35,7 +35,7 @@ def fit_value(outcomes: Outcomes, ground: Ground, held: HeldOut) -> tuple[ValueP
     value = ValuePart(
         outcomes.model, outcomes.strategy, outcomes.unit, outcomes.options, fit.rising, level.stack, calibration,
         gain.stack, fit.spend(), rounded(fit.scores), rounded(outcomes.scores.mean(axis=1)),
-        rounded(outcomes.tokens.mean(axis=1)),
+        rounded(outcomes.tokens.mean(axis=1)), tuple(seen.problem_id for seen in outcomes.problems),
     )  # fmt: skip
     return value, fit.curves(calibration(level.held_out), gain.held_out)
 

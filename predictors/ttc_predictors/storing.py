@@ -88,6 +88,7 @@ def _pack_value(name: str, part: ValuePart, shelf: Shelf) -> dict[str, Any]:
         "calibration": part.calibration.to_json(),
         "gain": _pack_stack(f"{name}-gain", part.gain, shelf),
         "spend": None if part.spend is None else _pack_stack(f"{name}-spend", part.spend, shelf),
+        "problem_ids": list(part.problem_ids),
         **arrays,
     }
 
@@ -95,8 +96,9 @@ def _pack_value(name: str, part: ValuePart, shelf: Shelf) -> dict[str, Any]:
 def _unpack_value(value: dict[str, Any], shelf: Shelf, threads: int, model: ModelPart) -> ValuePart:
     options = np.array(value["options"], dtype=np.int64)
     scores, means, spends = (np.array(value[key], dtype=np.float64) for key in ("scores", "means", "spends"))
+    ids = tuple(map(str, value["problem_ids"]))
     fits = means.shape == spends.shape == (scores.size, options.size) and value["unit"] in ("tokens", "calls")
-    if not fits or (np.diff(options) <= 0).any():
+    if not fits or len(ids) != scores.size or (np.diff(options) <= 0).any():
         raise ValueError("the training problems' arrays do not fit each other")
     return ValuePart(
         str(value["model"]),
@@ -113,6 +115,7 @@ def _unpack_value(value: dict[str, Any], shelf: Shelf, threads: int, model: Mode
         scores,
         means,
         spends,
+        ids,
     )
 
 

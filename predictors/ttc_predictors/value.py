@@ -107,6 +107,8 @@ class ValuePart:
     """Recorded scores of the training problems, (n, m)."""
     spends: FloatArray
     """Recorded tokens of the training problems, (n, m)."""
+    problem_ids: tuple[str, ...]
+    """Of the training problems, (n,)."""
 
     def values(self, standing: Standing, options: FloatArray) -> FloatArray:
         """Return expected scores, (n, m), under `options` (n, m), in all: what was drawn counts.

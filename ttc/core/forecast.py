@@ -116,6 +116,8 @@ class Training:
     """Predicted out of fold: the chance that a single sample is right, (n,)."""
     curves: Curves
     """Means over draws of recorded scores and spends, the same options for all."""
+    problem_ids: tuple[str, ...] = ()
+    """Empty where they are not known."""
 
 
 class Predictor(Protocol):
