@@ -27,6 +27,10 @@ class Allocation:
     """The shadow price: value a further token would buy, 0 where tokens are left over; None where it is not known."""
     bound: float | None = None
     """No split of this total is worth more; None where it is not known."""
+    member: IntArray | None = None
+    """Which of the joined strategies or models each prompt is given to, None where there is one."""
+    counts: IntArray | None = None
+    """How many samples of each joined model one round of every prompt's mix holds, None where nothing is mixed."""
 
     @property
     def value(self) -> float:

@@ -285,8 +285,31 @@ class Task(Protocol):
         """Load the examples. Raises DataError with file, line and field."""
 
 
-Need = Literal["curves", "scores", "training", "bank"]
-"""What an allocator must be told: predicted curves, predicted difficulty, training problems, or a bank's own outcomes."""
+Need = Literal["curves", "scores", "samples", "training", "bank"]
+"""What an allocator must be told: predicted curves, predicted difficulty, predicted tokens of a sample, training problems,
+or a bank's own outcomes."""
+
+Joins = Literal["strategies", "models"]
+"""What an allocator puts into one cell, instead of splitting over each alone."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One of the strategies or models that an allocator joins, with what it needs to know of it."""
+
+    name: str
+    curves: Curves | None = None
+    scores: FloatArray | None = None
+    """Predicted chance that a single sample is right, (n,)."""
+    sample_tokens: FloatArray | None = None
+    """Predicted tokens of a single sample, (n,)."""
+    training: Training | None = None
+    weight: float = 1.0
+    """Budget tokens that one of its completion tokens costs."""
+    parameters: int | None = None
+    """The model's, None where it is not known."""
+    samples: int | None = None
+    """Recorded samples that every problem has at least, None where the model is live."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -303,6 +326,8 @@ class Ask:
     scores: FloatArray | None = None
     """Predicted chance that a single sample is right, (n,)."""
     training: Training | None = None
+    parts: tuple[Part, ...] = ()
+    """What a joining allocator chooses from; the fields above then say nothing of curves, scores and training."""
 
     def known(self) -> Curves:
         """Return the curves. Raises ConfigError where there are none."""
@@ -329,6 +354,12 @@ def needs(allocator: object) -> frozenset[Need]:
     return found
 
 
+def joins(allocator: object) -> Joins | None:
+    """Return what an allocator joins in one cell, None where it splits over one strategy of one model."""
+    found: Joins | None = getattr(allocator, "joins", None)
+    return found
+
+
 def needs_predictor(allocator: object) -> bool:
     """Say whether an allocator must be told predictions."""
     told = needs(allocator)
@@ -340,7 +371,8 @@ class Allocator(Protocol):
 
     Optional attributes: `needs`, a frozenset of `Need`; `oracle`, True where it sees recorded outcomes of the very
     problems it splits over; `pilot`, samples drawn of every problem before it is asked; `unit`, what its curves'
-    options grant (`tokens` by default).
+    options grant (`tokens` by default); `joins`, where it chooses among strategies or models: it is then told `parts`,
+    and its allocation says which of them is whose.
     """
 
     def allocate(self, ask: Ask) -> Allocation:

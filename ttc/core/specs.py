@@ -23,6 +23,8 @@ def _numeric(value: Any) -> Any:
 
 Money = Annotated[float, BeforeValidator(_numeric), Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[int, BeforeValidator(_numeric), Field(ge=1)]
+Temperature = Annotated[float, BeforeValidator(_numeric), Field(ge=0, le=5)]
+Weight = Annotated[float, BeforeValidator(_numeric), Field(gt=0, allow_inf_nan=False)]
 
 
 def _listed(value: Any) -> Any:
@@ -66,6 +68,10 @@ class ModelSpec(Spec):
     profile: str | dict[str, Any] | None = None
     """How the model writes: a built-in profile's name, or some of its fields; None goes by the model's name."""
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    temperature: Temperature | None = None
+    """In place of the sweep's; a path that is given several times is loaded once."""
+    weight: Weight = 1.0
+    """Budget tokens that one of its tokens costs where models are joined in one cell (`route`, `mixed`)."""
 
 
 class ChoiceSpec(Spec):
@@ -81,7 +87,7 @@ class ChoiceSpec(Spec):
 class SamplingSpec(Spec):
     """How one completion is drawn. top_p and top_k sort the whole vocabulary at each token: slow on a CPU."""
 
-    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
+    temperature: Temperature = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0

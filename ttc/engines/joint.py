@@ -61,8 +61,11 @@ class HasRates(Protocol):
     def rate(self, problem_id: str, index: int) -> float:
         """Return the budget tokens that a token of this call costs."""
 
+    def parameters_of(self, problem_id: str, index: int) -> int | None:
+        """Return the parameter count of the model that answers this call, None where it is not known."""
 
-class _Joint(ABC):
+
+class Joint(ABC):
     """What both kinds share: implements `ttc.core.protocols.Engine` but for `place`.
 
     A sample's seed stays that of its own index, so sample i of a live member is sample i of that member's own cell,
@@ -103,6 +106,14 @@ class _Joint(ABC):
     def rate(self, problem_id: str, index: int) -> float:
         """Return the budget tokens that a token of this call costs."""
         return self.members[self.place(problem_id, index)[0]].weight
+
+    def parameters_of(self, problem_id: str, index: int) -> int | None:
+        """Return the parameter count of the model that answers this call, None where it is not known."""
+        return self.members[self.place(problem_id, index)[0]].engine.parameters
+
+    @abstractmethod
+    def over(self, wrap: Callable[[Engine], Engine]) -> Joint:
+        """Return the same with each distinct engine wrapped, as in a cache."""
 
     def row(self, problem_id: str, draw: int, index: int) -> Row:
         """Return the recorded sample that call `index` of a draw receives.
@@ -179,7 +190,7 @@ class _Joint(ABC):
         return replace(self._prompts[prompt.messages][position], generated=prompt.generated)
 
 
-class MixedEngine(_Joint):
+class MixedEngine(Joint):
     """Every problem draws from the same mix: implements `ttc.core.protocols.Engine`.
 
     Samples go to members in the order of `proportional_sequence(counts)`, again and again. A member counts its own
@@ -223,7 +234,7 @@ class MixedEngine(_Joint):
         return other
 
 
-class RoutedEngine(_Joint):
+class RoutedEngine(Joint):
     """Each problem is answered by one member: implements `ttc.core.protocols.Engine`.
 
     Samples are those of the member's own cell. Source: routing of Damani et al. 2024 (arXiv 2410.04707);

@@ -18,13 +18,16 @@ from ttc.core.protocols import (
     LoadOptions,
     RewardModel,
     Task,
+    joins,
 )
 from ttc.core.registry import load
 from ttc.core.specs import ModelSpec, SamplingSpec, SweepConfig, TaskSpec
 from ttc.core.types import Completion, Example, Problem, Prompt, Sampling
+from ttc.engines.joint import Joint, Member, MixedEngine
 from ttc.engines.replay import ReplayEngine
+from ttc.run.choices import Subject, choices
 from ttc.run.grading import CheckerGrader
-from ttc.run.plan import DEFAULT_MAX_TOKENS, DEFAULT_MIN_CALL_TOKENS, Subject, check_bank_models
+from ttc.run.plan import DEFAULT_MAX_TOKENS, DEFAULT_MIN_CALL_TOKENS, check_bank_models
 from ttc.run.solve import Judge, Verdict
 from ttc.store.bank import Bank, read_bank
 
@@ -51,6 +54,8 @@ class Bench:
     """The model as it was asked for; None where a bank is replayed."""
     bank: Bank | None = None
     min_call_tokens: int = DEFAULT_MIN_CALL_TOKENS
+    members: tuple[Bench, ...] = ()
+    """The benches of the models that stand in one cell together; none where it is one model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class TaskJudge:
 class BankJudge:
     """Looks up what the bank recorded as right."""
 
-    def __init__(self, engine: ReplayEngine) -> None:
+    def __init__(self, engine: ReplayEngine | Joint) -> None:
         self._engine = engine
 
     async def read(self, problem_id: str, completions: Sequence[Completion]) -> list[Completion]:
@@ -129,7 +134,8 @@ def make_benches(
         ConfigError, DataError, EngineError: what was asked for cannot be had.
     """
     if config.bank is not None:
-        return _bank_benches(config, config.bank)
+        benches, least = _bank_benches(config, config.bank)
+        return [*benches, *_joint_benches(config, [benches])], least
     if not config.tasks:
         raise ConfigError("no task and no bank given", "give --task NAME (ttc ls tasks) or --bank FOLDER")
     if not config.models:
@@ -139,14 +145,25 @@ def make_benches(
     if twice:
         raise ConfigError(f"task {twice[0]!r} stands twice", "run its data sets one by one")
     loaded = [(spec, *_load_task(spec, config)) for spec in config.tasks]
-    benches = []
+    benches, opened = list[Bench](), dict[str, Engine]()
     for model in config.models:
-        served = serve(model, open_engine(model), reward)
+        served = serve(model, _opened(model, open_engine, opened), reward)
         benches += [live_bench(config, spec.name, task, data, served) for spec, task, data in loaded]
-    labels = [b.subject.model for b in benches if b.subject.task == benches[0].subject.task]
-    if len(set(labels)) < len(labels):
-        raise ConfigError(f"two models are called {labels[0]!r}", "give each a label of its own in the YAML file")
-    return benches, config.min_call_tokens or DEFAULT_MIN_CALL_TOKENS
+    by_task = [[b for b in benches if b.subject.task == first.subject.task] for first in benches[: len(loaded)]]
+    labels = [b.subject.model for b in by_task[0]]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise ConfigError(f"two models are called {twice[0]!r}", "give each a label of its own in the YAML file")
+    return [*benches, *_joint_benches(config, by_task)], config.min_call_tokens or DEFAULT_MIN_CALL_TOKENS
+
+
+def _opened(model: ModelSpec, open_engine: Callable[[ModelSpec], Engine], opened: dict[str, Engine]) -> Engine:
+    """Return a model's engine: one for all temperatures of a path that is set up in one way."""
+    own = {} if model.temperature is None else {"label": None, "temperature": None}
+    bare = model.model_copy(update={**own, "weight": 1.0})
+    key = bare.model_copy(update={"profile": None}).model_dump_json()
+    if key not in opened:
+        opened[key] = open_engine(bare)
+    return opened[key]
 
 
 def load_task(spec: TaskSpec, limit: int | None, seed: int) -> tuple[Task, Dataset]:
@@ -180,22 +197,26 @@ def _sampling(config: SweepConfig, longest: int) -> Sampling:
 
 def live_bench(config: SweepConfig, name: str, task: Task, data: Dataset, served: Served) -> Bench:
     """Pair a loaded task with a model; `name` is the task's registered name or `file.py:Class`."""
-    engine, reward, profile = served.engine, served.reward, served.profile
+    engine, reward, profile, spec = served.engine, served.reward, served.profile, served.spec
+    sampling, label = _sampling(config, DEFAULT_MAX_TOKENS), engine.label
+    if spec.temperature is not None:
+        sampling, label = replace(sampling, temperature=spec.temperature), f"{label}@{spec.temperature:g}"
     offered: frozenset[Capability] = frozenset({"reward", "score"}) if reward is not None else frozenset()
     checker = task.checker
     subject = Subject(
         task=name.rpartition(":")[2] if ".py:" in name else name,
-        model=engine.label,
+        model=label if spec.temperature is None else spec.label or label,
         task_fingerprint=identity([data.fingerprint, checker.version]),
         engine_fingerprint=served.fingerprint,
         capabilities=engine.capabilities | offered,
         problem_ids=tuple(example.id for example in data.examples),
-        sampling=_sampling(config, DEFAULT_MAX_TOKENS),
+        sampling=sampling,
         draws=1,
         reward_fingerprint=reward.fingerprint if reward is not None else None,
         parameters=engine.parameters,
         reward_parameters=reward.parameters if reward is not None else None,
         prompt_characters=sum(len(m.content) for e in data.examples for m in e.messages) / len(data.examples),
+        weight=spec.weight,
     )
 
     def problems() -> list[Problem]:
@@ -219,9 +240,15 @@ def _grader(checker: Checker, data: Dataset, time_limit_s: float) -> CheckerGrad
 def _bank_benches(config: SweepConfig, path: Path) -> tuple[list[Bench], int]:
     _check_recorded(config)
     bank = read_bank(path)
+    if hot := [m.path for m in config.models if m.temperature is not None]:
+        raise ConfigError(
+            f"{hot[0]}: a bank's samples are recorded, their temperature cannot be chosen any more",
+            "name the configuration that was recorded at the temperature you want",
+        )
     names = check_bank_models([m.path for m in config.models], sorted(bank.pools), path)
     least = config.min_call_tokens or min(MIN_CALL_MOST, max(1, round(bank.mean_tokens * MIN_CALL_SHARE)))
-    return [_bank_bench(config, bank, name, least) for name in names], least
+    weights = {m.path: m.weight for m in config.models}
+    return [_bank_bench(config, bank, name, least, weights.get(name, 1.0)) for name in names], least
 
 
 def _check_recorded(config: SweepConfig) -> None:
@@ -236,7 +263,7 @@ def _check_recorded(config: SweepConfig) -> None:
         )
 
 
-def _bank_bench(config: SweepConfig, bank: Bank, name: str, min_call_tokens: int) -> Bench:
+def _bank_bench(config: SweepConfig, bank: Bank, name: str, min_call_tokens: int, weight: float) -> Bench:
     engine = ReplayEngine(bank, name, config.seed)
     ids = bank.problem_ids(name)[: config.limit]
     sampling = replace(_sampling(config, bank.longest(name)), stop=())
@@ -249,6 +276,7 @@ def _bank_bench(config: SweepConfig, bank: Bank, name: str, min_call_tokens: int
         problem_ids=tuple(ids),
         sampling=sampling,
         draws=config.draws,
+        weight=weight,
     )
 
     def problems() -> list[Problem]:
@@ -265,4 +293,67 @@ def _bank_bench(config: SweepConfig, bank: Bank, name: str, min_call_tokens: int
         source,
         bank=bank,
         min_call_tokens=min_call_tokens,
+    )
+
+
+def _joint_benches(config: SweepConfig, groups: Sequence[Sequence[Bench]]) -> list[Bench]:
+    """Return a bench for each group of models, where an allocator joins them and there is something to join."""
+    wanted = any(joins(choice.instance) == "models" for choice in choices("allocators", config.allocators or ()))
+    if not wanted or len(groups[0]) < 2:
+        return []
+    members = [_member(bench) for bench in groups[0]]
+    engine = MixedEngine(members, [1] * len(members))
+    return [_joint_bench(config, group, engine) for group in groups]
+
+
+def _member(bench: Bench) -> Member:
+    if bench.spec is None:
+        return Member(bench.engine, weight=bench.subject.weight)
+    return Member(bench.engine, bench.spec.temperature, bench.subject.weight, bench.profile.template_flags)
+
+
+def _joint_bench(config: SweepConfig, benches: Sequence[Bench], engine: MixedEngine) -> Bench:
+    """Join the models of one task, or the configurations of one bank, on the problems that all of them have.
+
+    Raises:
+        DataError: there is none.
+    """
+    first, subjects = benches[0], [bench.subject for bench in benches]
+    shared = set[str].intersection(*(set(s.problem_ids) for s in subjects))
+    ids = tuple(pid for pid in subjects[0].problem_ids if pid in shared)
+    if not ids:
+        raise DataError(f"{' and '.join(s.model for s in subjects)} have no problem in common")
+    told = [[s.engine_fingerprint, s.sampling.temperature, s.weight] for s in subjects]
+    scored = subjects[0].capabilities & {"reward", "score"} if first.reward is not None else frozenset[Capability]()
+    longest = max(s.sampling.max_tokens for s in subjects)
+    sampling = replace(subjects[0].sampling, max_tokens=longest, temperature=config.sampling.temperature)
+    subject = replace(
+        subjects[0],
+        model="+".join(s.model for s in subjects),
+        task_fingerprint=identity([s.task_fingerprint for s in subjects]),
+        engine_fingerprint=identity(["joined", told]),
+        capabilities=engine.capabilities | scored,
+        problem_ids=ids,
+        sampling=sampling,
+        parameters=engine.parameters,
+        weight=1.0,
+        members=tuple(subjects),
+    )
+
+    def problems() -> list[Problem]:
+        if first.examples:
+            return [Problem(e.id, e.question, engine.render(e.messages), e.meta) for e in first.examples]
+        every = [{p.id: p for p in bench.problems()} for bench in benches]
+        return [max((own[pid] for own in every), key=lambda p: len(p.prompt.ids)) for pid in ids]
+
+    same = all(bench.profile == first.profile for bench in benches)
+    return replace(
+        first,
+        subject=subject,
+        engine=engine,
+        problems=problems,
+        judge=first.judge if first.bank is None else lambda: BankJudge(engine),
+        profile=first.profile if same else DEFAULT,
+        spec=None,
+        members=tuple(benches),
     )

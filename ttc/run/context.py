@@ -25,6 +25,7 @@ from ttc.core.types import (
     Tokens,
     Usage,
 )
+from ttc.engines.joint import HasRates
 from ttc.run.ledger import Ledger
 
 
@@ -53,6 +54,24 @@ class Prices:
         return math.ceil(max(self.prompt, self.cached) * prompt_tokens - 1e-9)
 
 
+def rate_of(engine: Engine, problem_id: str, index: int) -> float:
+    """Return the budget tokens that a token of a call costs: 1, unless the engine is made of several."""
+    return engine.rate(problem_id, index) if isinstance(engine, HasRates) else 1.0
+
+
+def flops_of(engine: Engine, request: GenRequest, usage: Usage) -> float | None:
+    """Return the FLOPs of a call, None where the size of the model that answered is not known."""
+    parameters = engine.parameters
+    if isinstance(engine, HasRates):
+        parameters = engine.parameters_of(request.problem_id, request.index)
+    return None if parameters is None else 2.0 * parameters * (usage.prompt + usage.completion)
+
+
+def weighted(rate: float, tokens: int) -> int:
+    """Return what tokens cost at a rate: whole budget tokens, rounded up."""
+    return math.ceil(rate * tokens - 1e-9)
+
+
 @dataclass(slots=True)
 class Meter:
     """What one problem has used so far."""
@@ -67,6 +86,8 @@ class Meter:
     """Whole answers to the problem's own prompt, in the order they were read."""
     attended_tokens: int = 0
     """Summed over generated tokens: how many tokens stand before each."""
+    flops: float | None = 0.0
+    """None once a model of unknown size has answered."""
     kv_read_tokens: int = 0
     """The same, but a prefix that calls made together share is read once a step for all of them."""
 
@@ -224,8 +245,10 @@ class MeteredContext:
         world = self.world
         cap, prompt_cost = self._caps(prefix, sampling)
         while (n is None or len(calls) < n) and not self._stopped:
+            rate = rate_of(world.engine, self.problem.id, self._next_index)
             # What the prompt costs comes on top of the smallest call worth making.
-            reserved = await self.ledger.reserve(cap + prompt_cost, world.min_call_tokens + prompt_cost)
+            whole, least = (weighted(rate, tokens + prompt_cost) for tokens in (cap, world.min_call_tokens))
+            reserved = await self.ledger.reserve(whole, least)
             if reserved is None:
                 self.meter.ended = "budget"
                 return
@@ -234,7 +257,7 @@ class MeteredContext:
                 problem_id=self.problem.id,
                 prompt=prefix,
                 sampling=sampling,
-                max_tokens=reserved - prompt_cost,
+                max_tokens=min(cap, math.floor(reserved / rate + 1e-9) - prompt_cost),
                 seed=sample_seed(world.seed, self.problem.id, self.path, index),
                 index=index,
                 draw=self.draw,
@@ -257,14 +280,15 @@ class MeteredContext:
         return done
 
     async def _call(self, request: GenRequest, reserved: int) -> Completion:
-        meter = self.meter
+        meter, engine = self.meter, self.world.engine
+        rate = rate_of(engine, request.problem_id, request.index)
         # A call that ends without saying what it spent is charged all it reserved.
         usage, charge = Usage(completion=request.max_tokens), reserved
         ended = False
         try:
-            completion = (await self.world.engine.generate([request]))[0]
+            completion = (await engine.generate([request]))[0]
             usage = completion.usage
-            charge = self.world.prices.charge(usage)
+            charge = weighted(rate, self.world.prices.charge(usage))
             meter.calls += 1
             meter.cache_hits += completion.from_cache
             ended = True
@@ -275,18 +299,21 @@ class MeteredContext:
         except EngineError as error:
             if error.usage is not None:
                 usage = error.usage
-                charge = min(reserved, self.world.prices.charge(usage))
+                charge = min(reserved, weighted(rate, self.world.prices.charge(usage)))
             raise
         finally:
             self._stopped = self._stopped or not ended
             meter.usage += usage
+            flops = flops_of(engine, request, usage)
+            meter.flops = None if meter.flops is None or flops is None else meter.flops + flops
             self.ledger.settle(reserved, charge)
             if self.world.on_tokens is not None:
                 self.world.on_tokens(usage.completion)
 
     def call_tokens(self) -> int:
         """Return what one whole answer to the problem's prompt reserves. Raises EngineError where it does not fit."""
-        return sum(self._caps(self.problem.prompt, self.world.sampling))
+        tokens = sum(self._caps(self.problem.prompt, self.world.sampling))
+        return weighted(rate_of(self.world.engine, self.problem.id, 0), tokens)
 
     def _caps(self, prefix: Prompt, sampling: Sampling) -> tuple[int, int]:
         """Return the most tokens one call may generate, and the most its prompt may be charged."""

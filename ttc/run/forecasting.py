@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ttc.core.errors import ConfigError, TtcError, did_you_mean
-from ttc.core.protocols import Ask, needs, needs_predictor
+from ttc.core.protocols import Ask, Part, joins, needs, needs_predictor
 from ttc.core.specs import SweepConfig
 from ttc.core.types import Problem
 from ttc.engines.opening import EMBEDDED
 from ttc.run.bench import Bench
+from ttc.run.choices import Choice, Subject
 from ttc.run.granting import Fixed, Granter, Policy, Rounds
+from ttc.run.joining import Once, described
 from ttc.run.ledger import Ledger
-from ttc.run.plan import Cell, Choice, Subject, Teller, configuration
+from ttc.run.plan import Cell, Share, Teller, configuration
 
 if TYPE_CHECKING:  # numpy comes with them
     from ttc.core.allocation import Allocation
@@ -33,8 +35,10 @@ SPLIT_DRAWS = 4
 
 def in_rounds(allocator: object) -> bool:
     """Say whether an allocator decides while a cell runs, on what was drawn so far."""
-    return needs_predictor(allocator) and (
-        getattr(allocator, "pilot", 0) > 0 or getattr(allocator, "unit", "tokens") == "calls"
+    return (
+        needs_predictor(allocator)
+        and joins(allocator) is None
+        and (getattr(allocator, "pilot", 0) > 0 or unit_of(allocator) == "calls")
     )
 
 
@@ -51,11 +55,13 @@ class Forecasts:
         config: the sweep.
         bench: the task and the model.
         vectors: hidden states by problem, where a predictor wants them.
+        members: the same of each model, where the bench joins several.
     """
 
     config: SweepConfig
     bench: Bench
     vectors: Mapping[str, Any] = field(default_factory=dict)
+    members: tuple[Forecasts, ...] = ()
     _made: dict[Any, Any] = field(default_factory=dict)
 
     def granters(
@@ -68,12 +74,64 @@ class Forecasts:
             TtcError: the allocator granted more than the total.
         """
         allocator = cell.allocator.instance
+        if cell.shares:
+            return self._joined(cell, problems, left, totals)
         if in_rounds(allocator):
             return [Rounds(t, left, self._policy(cell), cell.min_call_tokens) for t in totals]
         if dealt_in_halves(cell):
             return [self._fixed(cell, problems, t, self._half(cell, problems, d)) for d, t in enumerate(totals)]
         ask = self._ask(cell, problems)
         return [self._fixed(cell, problems, t, ask) for t in totals]
+
+    def _joined(
+        self, cell: Cell, problems: Sequence[Problem], left: Sequence[Problem], totals: Sequence[Ledger]
+    ) -> list[Granter]:
+        ids, (split, parts) = [p.id for p in problems], self._joint_split(cell, problems)
+        samples = getattr(cell.allocator.instance, "samples", 1)
+        told = dict(zip(ids, described(cell, split, parts, samples), strict=True))
+        if split.counts is None and unit_of(cell.allocator.instance) == "calls":
+            calls = {pid: samples if choice >= 0 else 0 for pid, choice in zip(ids, split.choice.tolist(), strict=True)}
+            return [Rounds(t, left, Once(calls, told), cell.min_call_tokens) for t in totals]
+        grants = self._checked(cell, split, ids)
+        return [Fixed(t, grants, told) for t in totals]
+
+    def joint_split(self, cell: Cell, problems: Sequence[Problem]) -> Allocation:
+        """Return what the allocator of several strategies or models decided, before anything is drawn."""
+        return self._joint_split(cell, problems)[0]
+
+    def _joint_split(self, cell: Cell, problems: Sequence[Problem]) -> tuple[Allocation, tuple[Part, ...]]:
+        key = ("joint", cell.id)
+        if key not in self._made:
+            of = {id(m.bench.subject): m for m in self.members}
+            shares = zip(cell.names, cell.shares, strict=True)
+            parts = tuple(of.get(id(s.subject), self)._part(cell, s, name, problems) for name, s in shares)
+            ids, cap = tuple(p.id for p in problems), cell.subject.sampling.max_tokens
+            ask = Ask(ids, cell.total_tokens, cap, cell.seed, parts=parts)
+            self._made[key] = (cell.allocator.instance.allocate(ask), parts)
+        return cast("tuple[Allocation, tuple[Part, ...]]", self._made[key])
+
+    def _part(self, cell: Cell, share: Share, name: str, problems: Sequence[Problem]) -> Part:
+        """Return what the allocator is told of one of several strategies or models."""
+        wanted, unit, label = needs(cell.allocator.instance), unit_of(cell.allocator.instance), share.solver.name
+        if share.predictor is None:
+            return Part(name, weight=share.subject.weight, parameters=share.subject.parameters)
+        predictor, model, seen = share.predictor, model_of(share.predictor, share.subject), self._seen(problems)
+        check_known(predictor, model, label, unit)
+        each = None
+        if "samples" in wanted:
+            import numpy as np
+
+            each = predictor.curves(model, label, "calls", seen, np.array([1])).costs.astype(np.float64)
+        return Part(
+            name,
+            predictor.curves(model, label, unit, seen) if "curves" in wanted else None,
+            predictor.success(model, seen) if "scores" in wanted else None,
+            each,
+            predictor.training(model, label, unit) if "training" in wanted else None,
+            share.subject.weight,
+            share.subject.parameters,
+            None if self.bench.bank is None else self.recorded().samples,
+        )
 
     def _fixed(self, cell: Cell, problems: Sequence[Problem], total: Ledger, ask: Ask) -> Fixed:
         """Ask once, before anything is drawn."""
@@ -88,6 +146,16 @@ class Forecasts:
     ) -> tuple[dict[str, int], dict[str, dict[str, Any]] | None]:
         ids = [p.id for p in problems]
         split: Allocation = cell.allocator.instance.allocate(ask)
+        grants = self._checked(cell, split, ids)
+        if ask.curves is None:
+            return grants, None
+        from ttc.run.waves import told
+
+        return grants, dict(zip(ids, told(split, ask.curves, "tokens"), strict=True))
+
+    @staticmethod
+    def _checked(cell: Cell, split: Allocation, ids: Sequence[str]) -> dict[str, int]:
+        """Return the grants by problem. Raises TtcError where they are not one each, or more than the total."""
         grants = dict(zip(ids, map(int, split.grants), strict=False))
         if (
             len(split.grants) != len(ids)
@@ -98,11 +166,7 @@ class Forecasts:
                 f"allocator {cell.allocator.name} granted {sum(grants.values())} tokens to {len(grants)} problems;"
                 f" the total is {cell.total_tokens}"
             )
-        if ask.curves is None:
-            return grants, None
-        from ttc.run.waves import told
-
-        return grants, dict(zip(ids, told(split, ask.curves, "tokens"), strict=True))
+        return grants
 
     def _ask(self, cell: Cell, problems: Sequence[Problem], curves: Curves | None = None) -> Ask:
         wanted = needs(cell.allocator.instance)
@@ -132,7 +196,7 @@ class Forecasts:
     def _predictor(self, cell: Cell) -> Predictor:
         if cell.predictor is None:
             raise ConfigError(f"{cell.allocator.name} needs a predictor", "give --predictor (ttc fit makes one)")
-        unit: Unit = getattr(cell.allocator.instance, "unit", "tokens")
+        unit = unit_of(cell.allocator.instance)
         check_known(cell.predictor, model_of(cell.predictor, cell.subject), cell.strategy.name, unit)
         return cell.predictor
 
@@ -141,7 +205,7 @@ class Forecasts:
 
         allocator, predictor = cell.allocator.instance, self._predictor(cell)
         model = model_of(predictor, cell.subject)
-        unit: Unit = getattr(allocator, "unit", "tokens")
+        unit = unit_of(allocator)
         most = int(predictor.options(model, cell.strategy.name, "calls")[-1]) if unit == "calls" else 0
         if self.bench.bank is not None and most:
             most = min(most, self.recorded().samples)
@@ -195,6 +259,12 @@ class Forecasts:
         return self._ask(cell, problems, cast("Curves", self._made[key]))
 
 
+def unit_of(allocator: object) -> Unit:
+    """Return what an allocator's options grant."""
+    unit: Unit = getattr(allocator, "unit", "tokens")
+    return unit
+
+
 def model_of(predictor: Predictor, subject: Subject) -> str:
     """Return what a predictor calls a subject's model: with its sampling, as in a bank, else by its label."""
     whole = configuration(subject)
@@ -218,8 +288,7 @@ def teller(config: SweepConfig, benches: Sequence[Bench], note: Callable[[str], 
             from ttc.core.forecast import load_predictor
 
             predictor = read.setdefault(folder, read.get(folder) or load_predictor(folder))
-            unit: Unit = getattr(allocator.instance, "unit", "tokens")
-            check_known(predictor, model_of(predictor, subject), solver.name, unit)
+            check_known(predictor, model_of(predictor, subject), solver.name, unit_of(allocator.instance))
             return predictor
         if bench.bank is None:
             raise ConfigError(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttc.core.errors import ConfigError, did_you_mean
 from ttc.core.identity import canonical_json, file_sha256, identity
-from ttc.core.parameters import build, parameters
-from ttc.core.protocols import Capability, Resolvable, Strategy, is_oracle, needs, needs_predictor, requirements
+from ttc.core.protocols import Joins, is_oracle, joins, needs, needs_predictor, requirements
 from ttc.core.specs import ChoiceSpec, SweepConfig
-from ttc.core.types import Sampling
+from ttc.run.choices import Choice, Several, Subject, choices, resolve
 
 if TYPE_CHECKING:  # numpy comes with it
     from ttc.core.forecast import Predictor
@@ -25,32 +24,12 @@ DEFAULT_MIN_CALL_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A strategy or allocator, built, with the name and parameters that the tables show."""
+class Share:
+    """One of the strategies or models that share a cell."""
 
-    name: str
-    spec: ChoiceSpec
-    params: Mapping[str, Any]
-    instance: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is asked of whom: one task on one model, described without loading the model."""
-
-    task: str
-    model: str
-    task_fingerprint: str
-    engine_fingerprint: str
-    capabilities: frozenset[Capability]
-    problem_ids: tuple[str, ...]
-    sampling: Sampling
-    draws: int
-    reward_fingerprint: str | None = None
-    parameters: int | None = None
-    reward_parameters: int | None = None
-    prompt_characters: float = 0.0
-    """Mean length of a question with its wording, for the estimate."""
+    solver: Choice
+    subject: Subject
+    predictor: Predictor | None
 
 
 Teller = Callable[[Choice, Choice, Subject], "Predictor | None"]
@@ -71,6 +50,21 @@ class Cell:
     min_call_tokens: int
     predictor: Predictor | None = None
     """What the allocator is told by, where it must be told."""
+    shares: tuple[Share, ...] = ()
+    """The strategies or models that the allocator chooses from, each with its own predictor; none where it is one."""
+
+    @property
+    def told(self) -> list[tuple[Subject, Predictor]]:
+        """Return the predictors, and which model each speaks of."""
+        every = [*self.shares, Share(self.strategy, self.subject, self.predictor)]
+        return [(share.subject, share.predictor) for share in every if share.predictor is not None]
+
+    @property
+    def names(self) -> list[str]:
+        """Return what the shares are called, in order."""
+        if self.subject.members:
+            return [share.subject.model for share in self.shares]
+        return [share.solver.name for share in self.shares]
 
     @property
     def total_tokens(self) -> int:
@@ -79,7 +73,6 @@ class Cell:
 
     def describe(self) -> dict[str, Any]:
         """Return the journal's `cell` line."""
-        solver: Strategy = self.strategy.instance
         return {
             "kind": "cell",
             "cell": self.id,
@@ -94,70 +87,10 @@ class Cell:
             "draws": self.subject.draws,
             "price": dict(self.price),
             "n_problems": len(self.subject.problem_ids),
-            "oracle": is_oracle(solver) or is_oracle(self.allocator.instance),
+            "oracle": is_oracle(self.strategy.instance) or is_oracle(self.allocator.instance),
             "parameters": self.subject.parameters,
             "reward_parameters": self.subject.reward_parameters,
         }
-
-
-def choices(kind: str, specs: Sequence[ChoiceSpec]) -> list[Choice]:
-    """Build strategies or allocators and give each a name of its own.
-
-    Raises:
-        ConfigError: unknown name or parameter, or one name twice without labels.
-    """
-    if not specs:
-        hint = "ttc ls strategies names them" if kind == "strategies" else ""
-        raise ConfigError(f"no {kind} given", hint)
-    built: list[Choice] = []
-    for spec in specs:
-        instance = build("strategies" if kind == "strategies" else "allocators", spec.name, spec.params)
-        name = spec.label or (spec.name.rpartition(":")[2] if ".py:" in spec.name else spec.name)
-        if any(other.name == name for other in built):
-            raise ConfigError(f"{kind}: {name!r} stands twice", "give each a label of its own in the YAML file")
-        method = "solve" if kind == "strategies" else "allocate"
-        if not callable(getattr(instance, method, None)):
-            raise ConfigError(f"{name} is none of the {kind}: it has no method {method}")
-        built.append(Choice(name, spec, parameters(instance), instance))
-    return built
-
-
-def resolve(choice: Choice, subject: Subject) -> Choice:
-    """Make `auto` parameters definite, and refuse what this subject cannot give.
-
-    Raises:
-        ConfigError: the strategy needs something that the model or bank does not offer.
-    """
-    instance = choice.instance
-    if isinstance(instance, Resolvable):
-        instance = instance.resolve(subject.capabilities)
-    missing = sorted(requirements(instance) - subject.capabilities)
-    if missing:
-        raise lacking(choice, subject, missing[0])
-    return Choice(choice.name, choice.spec, parameters(instance), instance)
-
-
-def lacking(choice: Choice, subject: Subject, missing: Capability) -> ConfigError:
-    """Return the error that says what a strategy needs and a subject lacks."""
-    return ConfigError(f"{choice.name} cannot run on {subject.model}: {_LACKS[missing]}", _HINTS[missing])
-
-
-_LACKS: dict[Capability, str] = {
-    "live": "it needs a live model, not recorded samples",
-    "extends": "this engine cannot continue a prefix",
-    "temperature": "it needs its own temperature, and recorded samples have theirs",
-    "top_logprobs": "this engine tells no log-probabilities of other tokens",
-    "reward": "there is no reward model",
-    "score": "its samples have no reward scores",
-}
-_HINTS: dict[Capability, str] = {
-    "live": "give --model instead of --bank, or another strategy",
-    "extends": "use a vLLM engine or server, or a strategy that only draws whole answers",
-    "temperature": "give --model instead of --bank, or another strategy",
-    "top_logprobs": "give a vLLM model, or best-of-n with select: logprob",
-    "reward": "give --prm MODEL",
-    "score": "give --prm MODEL, a bank with the field 'score', or a strategy such as self-consistency",
-}
 
 
 def make_cells(
@@ -176,17 +109,72 @@ def make_cells(
     if len(set(config.budgets)) < len(config.budgets):
         raise ConfigError(f"a budget stands twice in {list(config.budgets)}")
     strategies, allocators = choices("strategies", config.strategies), choices("allocators", config.allocators)
+    if any(joins(choice.instance) == "models" for choice in allocators) and not any(s.members for s in subjects):
+        raise _too_few("models", allocators, [subject.model for subject in subjects])
     cells = []
     for subject in subjects:
-        for choice in strategies:
-            solver = resolve(choice, subject)
-            for allocator in allocators:
-                predictor = _told_by(allocator, solver, subject, tell)
-                for budget in config.budgets:
-                    cell = _cell(config, subject, solver, allocator, budget, min_call_tokens, predictor)
-                    cells.append(cell)
+        own = [choice for choice in allocators if (joins(choice.instance) == "models") == bool(subject.members)]
+        solvers = [resolve(choice, subject) for choice in strategies] if own else []
+        for row in _rows(subject, solvers, own, tell):
+            cells += [_cell(config, row, budget, min_call_tokens) for budget in config.budgets]
     _check_distinct(cells)
     return cells
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A cell without its budget."""
+
+    subject: Subject
+    strategy: Choice
+    allocator: Choice
+    predictor: Predictor | None = None
+    shares: tuple[Share, ...] = ()
+
+
+def _rows(subject: Subject, solvers: Sequence[Choice], allocators: Sequence[Choice], tell: Teller) -> Iterator[_Row]:
+    """Yield each strategy under each allocator, and after them what joins all strategies."""
+    for solver in solvers:
+        for allocator in allocators:
+            if joins(allocator.instance) == "models":
+                members = _members(allocator, subject)
+                shares = tuple(Share(solver, m, _told_by(allocator, solver, m, tell)) for m in members)
+                yield _Row(subject, solver, allocator, shares=shares)
+            elif joins(allocator.instance) is None:
+                yield _Row(subject, solver, allocator, _told_by(allocator, solver, subject, tell))
+    for allocator in allocators:
+        if joins(allocator.instance) == "strategies":
+            if len(solvers) < 2:
+                raise _too_few("strategies", [allocator], [solver.name for solver in solvers])
+            shares = tuple(Share(s, subject, _told_by(allocator, s, subject, tell)) for s in solvers)
+            yield _Row(subject, _together(solvers), allocator, shares=shares)
+
+
+def _together(solvers: Sequence[Choice]) -> Choice:
+    """Return strategies as one: named by all, with the parameters of each under its name."""
+    name = "+".join(solver.name for solver in solvers)
+    params = {solver.name: solver.params for solver in solvers}
+    return Choice(name, ChoiceSpec(name=name), params, Several(tuple(solver.instance for solver in solvers)))
+
+
+def _members(allocator: Choice, subject: Subject) -> tuple[Subject, ...]:
+    if getattr(allocator.instance, "pair", False) and len(subject.members) != 2:
+        raise ConfigError(
+            f"{allocator.name} is between two models, and {len(subject.members)} are given: {subject.model}",
+            "name two of them: --model A --model B",
+        )
+    return subject.members
+
+
+def _too_few(kind: Joins, allocators: Sequence[Choice], given: Sequence[str]) -> ConfigError:
+    """Return the error that says that there is nothing to choose from."""
+    hints: dict[Joins, str] = {
+        "strategies": "name two or more: --strategies self-consistency,best-of-n",
+        "models": "give two or more: --model once for each, or a bank with several configurations",
+    }
+    name = next(choice.name for choice in allocators if joins(choice.instance) == kind)
+    only = ", ".join(dict.fromkeys(given))
+    return ConfigError(f"{name} chooses among {kind}, and there is only {only}", hints[kind])
 
 
 def _check_distinct(cells: Sequence[Cell]) -> None:
@@ -228,31 +216,26 @@ def configuration(subject: Subject) -> str:
     if "live" not in subject.capabilities:
         return subject.model
     s = subject.sampling
-    words = [subject.model, f"T={s.temperature:g}", f"cap={s.max_tokens}"]
+    # A model that is given at several temperatures has its own in its label already.
+    words = [subject.model.removesuffix(f"@{s.temperature:g}"), f"T={s.temperature:g}", f"cap={s.max_tokens}"]
     words += [f"{name}={value:g}" for name, value, off in
               (("top_p", s.top_p, 1), ("top_k", s.top_k, 0), ("min_p", s.min_p, 0)) if value != off]  # fmt: skip
     return " ".join(words)
 
 
-def _cell(
-    config: SweepConfig,
-    subject: Subject,
-    solver: Choice,
-    allocator: Choice,
-    budget: int,
-    min_call_tokens: int,
-    predictor: Predictor | None,
-) -> Cell:
+def _cell(config: SweepConfig, row: _Row, budget: int, min_call_tokens: int) -> Cell:
     price = {str(kind): rate for kind, rate in config.price.items() if rate}
-    s = subject.sampling
+    subject, s = row.subject, row.subject.sampling
+    predictors = [share.predictor for share in row.shares] or [row.predictor]
+    together = isinstance(row.strategy.instance, Several)
     name = identity(
         {
             "task": [subject.task, subject.task_fingerprint],
             "engine": subject.engine_fingerprint,
             "reward": subject.reward_fingerprint,
             "sampling": [s.temperature, s.top_p, s.top_k, s.min_p, s.max_tokens, list(s.stop)],
-            "strategy": [_code(solver), solver.params],
-            "allocator": [_code(allocator), allocator.params, *([predictor.fingerprint] if predictor else [])],
+            "strategy": [_named(share.solver) for share in row.shares] if together else _named(row.strategy),
+            "allocator": [*_named(row.allocator), *(p.fingerprint for p in predictors if p is not None)],
             "budget": budget,
             "seed": config.seed,
             "draws": subject.draws,
@@ -260,7 +243,23 @@ def _cell(
             "min_call_tokens": min_call_tokens,
         }
     )
-    return Cell(name, subject, solver, allocator, budget, config.seed, price, min_call_tokens, predictor)
+    return Cell(
+        name,
+        subject,
+        row.strategy,
+        row.allocator,
+        budget,
+        config.seed,
+        price,
+        min_call_tokens,
+        row.predictor,
+        row.shares,
+    )
+
+
+def _named(choice: Choice) -> list[Any]:
+    """Return what tells a choice from all others: its code and its parameters."""
+    return [_code(choice), choice.params]
 
 
 def _code(choice: Choice) -> str:

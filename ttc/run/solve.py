@@ -14,6 +14,7 @@ from ttc.core.errors import ConfigError, EngineError, StorageError, TtcError
 from ttc.core.protocols import Strategy
 from ttc.core.tree import kv_token_steps, to_columns
 from ttc.core.types import Answer, Completion, Problem, Status, StopReason
+from ttc.engines.joint import HasRates
 from ttc.run.context import AnswerReader, Meter, MeteredContext, World
 from ttc.run.granting import Granter
 from ttc.run.ledger import Ledger
@@ -197,6 +198,9 @@ def record(attempt: Attempt, outcomes: Sequence[Outcome], store_text: bool) -> d
         row["candidates"] = _candidates(only, with_text)
         if only.answer is not None and only.answer.trace is not None:
             row["trace"] = to_columns(only.answer.trace, with_text)
+    if isinstance(attempt.world.engine, HasRates):  # the cell has no parameter count to compute it from
+        known = [o.meter.flops for o in outcomes if o.meter.flops is not None]
+        row["policy_flops"] = mean(known) if len(known) == n else None
     errors = [o.error for o in outcomes if o.error is not None]
     if errors:
         row["error"] = errors[0]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from ttc.core.errors import FailedProblemsError, StorageError
@@ -15,12 +16,15 @@ from ttc.core.protocols import Engine, requirements
 from ttc.core.specs import SweepConfig, max_errors
 from ttc.core.types import Example, Problem
 from ttc.engines.cache import CachedEngine
+from ttc.engines.joint import Joint
 from ttc.engines.replay import ReplayEngine
 from ttc.run.bench import Bench
+from ttc.run.choices import lacking
 from ttc.run.context import Prices, World
 from ttc.run.forecasting import Forecasts, dealt_in_halves, recorded
+from ttc.run.joining import arranged
 from ttc.run.ledger import Ledger
-from ttc.run.plan import Cell, lacking
+from ttc.run.plan import Cell
 from ttc.run.solve import Attempt, Judge, record, solve
 from ttc.store.env import now
 from ttc.store.journal import JournalWriter
@@ -127,6 +131,7 @@ class _Sweep:
         for row in [*replay.retried, *replay.records.values()]:
             if row.get("status") == "error":  # tried again, but what it spent stays spent
                 self.failed_spend[str(row.get("cell"))] += max(row.get("draw_spent") or [0])
+        self.vectors: dict[int, Mapping[str, Any]] = {}
         self.begun = {str(e["cell"]) for e in replay.events if e.get("kind") == "cell"}
         self.ended = {str(e["cell"]) for e in replay.events if e.get("kind") == "cell_end"}
         for place in replay.damaged:
@@ -147,7 +152,7 @@ class _Sweep:
 
     async def run_engine(self, engine: Engine, benches: Sequence[Bench]) -> None:
         """Start one engine, run its cells, and stop it whatever happens."""
-        vectors = {id(bench): await self.hidden_states(bench) for bench in benches}
+        forecasts = {id(bench): await self.forecasts(bench) for bench in benches}
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.close)
             self.observer.note(f"starting {engine.label}")
@@ -160,18 +165,23 @@ class _Sweep:
             live = "live" in engine.capabilities
             source: Engine = engine
             if live and self.config.cache != "off":
-                cached = CachedEngine(engine, self.run.cache_file(self.config.cache))
-                stack.callback(cached.close_cache)
-                source = cached
+                source = _with_memory(engine, self.run.cache_file(self.config.cache), stack)
             for bench in benches:
                 judge = bench.judge()
                 stack.push_async_callback(judge.close)
-                await self.run_bench(bench, source, judge, Forecasts(self.config, bench, vectors[id(bench)]))
+                await self.run_bench(bench, source, judge, forecasts[id(bench)])
+
+    async def forecasts(self, bench: Bench) -> Forecasts:
+        """Return what a bench's allocators are told; hidden states are read before the policy takes the memory."""
+        members = [await self.forecasts(member) for member in bench.members]
+        if id(bench) not in self.vectors:
+            self.vectors[id(bench)] = await self.hidden_states(bench)
+        return Forecasts(self.config, bench, self.vectors[id(bench)], tuple(members))
 
     async def hidden_states(self, bench: Bench) -> Mapping[str, Any]:
-        """Return each problem's hidden state where a predictor wants it; read before the policy takes the memory."""
-        wanted = any(cell.predictor is not None and cell.predictor.wants_vectors for cell in self.of(bench))
-        if not wanted:
+        """Return each problem's hidden state where a predictor of this model wants it."""
+        told = [predictor for cell in self.cells for subject, predictor in cell.told if subject is bench.subject]
+        if not any(predictor.wants_vectors for predictor in told):
             return {}
         if bench.bank is not None:
             return recorded(self.config, bench).vectors or {}
@@ -214,6 +224,11 @@ class _Sweep:
                 ledger.spent += spent
         for ledger in totals:
             ledger.spent = min(ledger.limit, ledger.spent + self.failed_spend[cell.id])
+        solvers = dict.fromkeys(problems, cell.strategy.instance)
+        if cell.shares:
+            split = forecasts.joint_split(cell, list(problems.values()))
+            chosen = arranged(cell, split, engine, judge)
+            engine, judge, solvers = chosen.engine, chosen.judge, dict(chosen.strategies)
         world = World(
             engine=engine.first_half() if isinstance(engine, ReplayEngine) and dealt_in_halves(cell) else engine,
             reader=judge,
@@ -228,7 +243,7 @@ class _Sweep:
         left = [p for p in problems.values() if p.id not in done]
         granters = forecasts.granters(cell, list(problems.values()), left, totals)
         timeout_s = self.config.problem_timeout_s
-        attempts = [Attempt(cell.strategy.instance, p, granters, world, judge, timeout_s) for p in left]
+        attempts = [Attempt(solvers[p.id], p, granters, world, judge, timeout_s) for p in left]
         started = time.perf_counter()
         hits = await self._run_attempts(cell, attempts, totals)
         wall_s: float | None = time.perf_counter() - started
@@ -277,6 +292,17 @@ class _Sweep:
                 self.journal.append({"kind": "in_flight", "cell": cell.id, "reserved_tokens": held})
             except StorageError:
                 return  # the next record meets the same full disk and says so
+
+
+def _with_memory(engine: Engine, file: Path, stack: AsyncExitStack) -> Engine:
+    """Return an engine that draws nothing twice; of several models, each remembers its own samples."""
+
+    def remembering(one: Engine) -> Engine:
+        cached = CachedEngine(one, file)
+        stack.callback(cached.close_cache)
+        return cached
+
+    return engine.over(remembering) if isinstance(engine, Joint) else remembering(engine)
 
 
 def _check_offer(cell: Cell, engine: Engine) -> None:
