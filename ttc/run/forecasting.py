@@ -87,9 +87,10 @@ class Forecasts:
         self, cell: Cell, problems: Sequence[Problem], left: Sequence[Problem], totals: Sequence[Ledger]
     ) -> list[Granter]:
         ids, (split, parts) = [p.id for p in problems], self._joint_split(cell, problems)
-        samples = getattr(cell.allocator.instance, "samples", 1)
+        in_calls = split.counts is None and unit_of(cell.allocator.instance) == "calls"
+        samples: int | None = getattr(cell.allocator.instance, "samples", 1) if in_calls else None
         told = dict(zip(ids, described(cell, split, parts, samples), strict=True))
-        if split.counts is None and unit_of(cell.allocator.instance) == "calls":
+        if samples is not None:
             calls = {pid: samples if choice >= 0 else 0 for pid, choice in zip(ids, split.choice.tolist(), strict=True)}
             return [Rounds(t, left, Once(calls, told), cell.min_call_tokens) for t in totals]
         grants = self._checked(cell, split, ids)

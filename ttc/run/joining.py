@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,35 +78,39 @@ class Once:
         return Turn(calls=calls, refused=frozenset(p.problem.id for p in waiting if p.problem.id not in calls))
 
 
-def described(cell: Cell, split: Allocation, parts: Sequence[Part], samples: int) -> list[dict[str, Any]]:
+def described(cell: Cell, split: Allocation, parts: Sequence[Part], samples: int | None) -> list[dict[str, Any]]:
     """Return what the tables say of each problem: whose it is, with which option, and what is expected of it.
 
     Args:
         cell: of several strategies, or several models.
         split: what was allocated.
         parts: what the allocator was told of each strategy or model.
-        samples: whole calls that were granted to each problem, where grants are calls.
+        samples: whole calls that were granted to each problem, None where grants are tokens.
     """
     names, n = cell.names, len(cell.subject.problem_ids)
+    options: list[str | None]
     if split.counts is not None:
         options = [", ".join(f"{name}: {c}" for name, c in zip(names, split.counts.tolist(), strict=True) if c)] * n
     else:
         amounts = _amounts(split, parts, samples)
         each = zip(_members(cell, split), amounts, strict=True)
         options = [f"{names[i]}: {amount}" if amount else None for i, amount in each]
-    values, tokens = split.predicted_values.tolist(), split.predicted_tokens.tolist()
+    values, tokens = ([x if math.isfinite(x) else None for x in each.tolist()] for each in
+                      (split.predicted_values, split.predicted_tokens))  # fmt: skip
     return [
         {"option": option, "predicted_value": value, "predicted_tokens": spend, "price": split.price}
         for option, value, spend in zip(options, values, tokens, strict=True)
     ]
 
 
-def _amounts(split: Allocation, parts: Sequence[Part], samples: int) -> list[str | None]:
+def _amounts(split: Allocation, parts: Sequence[Part], samples: int | None) -> list[str | None]:
     """Return each problem's option without its part's name, None for abstained."""
-    curves = [part.curves for part in parts if part.curves is not None]
-    if len(curves) < len(parts):
+    if samples is not None:
         word = "call" if samples == 1 else "calls"
         return [f"{samples} {word}" if taken else None for taken in (split.choice >= 0).tolist()]
+    curves = [part.curves for part in parts if part.curves is not None]
+    if len(curves) < len(parts):
+        return [f"{grant} tokens" for grant in split.grants.tolist()]
     from ttc.core.curves import joined
 
     every = joined(curves)
