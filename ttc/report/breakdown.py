@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ttc.metrics.statistics import wilson
-from ttc.report.aggregate import UNANSWERED
+from ttc.report.aggregate import UNANSWERED, Attention
 from ttc.report.grid import Column, Grid, Line, Value
 from ttc.report.leaderboard import Row, Section
 from ttc.report.outcomes import Outcomes
@@ -168,14 +168,17 @@ def spending_bars(outcomes: Outcomes, cell: int) -> tuple[NDArray[np.float64], N
     return bars, grants
 
 
-def sharing_grid(section: Section, outcomes: Outcomes) -> Grid:
-    """Return how much of each cell's prompts came from the prefix cache, and what its keys and values occupied."""
+def sharing_grid(section: Section, outcomes: Outcomes, attention: Mapping[str, Attention]) -> Grid:
+    """Return how much of each cell's prompts came from the prefix cache, and what its keys and values occupied.
+
+    Reads are saved where calls made together read what they share once a step for all of them.
+    """
     columns = (
         Column("series", "Strategy"), Column("budget", "Budget", "count"),
         Column("prompt_tokens", "Prompt tokens computed", "count"),
         Column("cached_tokens", "From the prefix cache", "count"), Column("cached_share", "Shared", "share"),
         Column("reward_tokens", "Reward-model tokens", "count"),
-        Column("kv_token_steps", "KV token-steps", "number"),
+        Column("reads_saved", "Cache reads saved", "share"), Column("kv_token_steps", "KV token-steps", "number"),
         Column("kv_per_token", "KV token-steps per completion token", "number"),
     )  # fmt: skip
     cells = {cell["cell"]: cell for cell in outcomes.cells}
@@ -183,12 +186,14 @@ def sharing_grid(section: Section, outcomes: Outcomes) -> Grid:
     for row in series_order(section):
         cell = cells[row.cell]
         prompts, steps = cell["prompt_tokens"] + cell["cached_tokens"], cell["kv_token_steps"]
+        attended, read = attention.get(row.cell, (0.0, 0.0))
         lines.append(
             Line(row.cell, (named(row, section), row.budget, cell["prompt_tokens"], cell["cached_tokens"],
-                            cell["cached_tokens"] / prompts if prompts else None, cell["reward_tokens"], steps,
+                            cell["cached_tokens"] / prompts if prompts else None, cell["reward_tokens"],
+                            1 - read / attended if attended else None, steps,
                             steps / cell["tokens_total"] if steps is not None and cell["tokens_total"] else None))
         )  # fmt: skip
-    return Grid("sharing", section.title, columns, tuple(lines))
+    return Grid("sharing", section.title, columns, tuple(lines)).without_empty_columns()
 
 
 def failures_grid(section: Section, outcomes: Outcomes) -> Grid:

@@ -102,7 +102,7 @@ def chapter_of(section: Section, outcomes: Outcomes, known: Known, places: int) 
         spending=_spending(section, outcomes, groups),
         allocation=allocation_grid(section, outcomes, groups, tables.allocation),
         reliability=_reliability(section, outcomes, known),
-        sharing=breakdown.sharing_grid(section, outcomes),
+        sharing=breakdown.sharing_grid(section, outcomes, tables.attention),
         failures=breakdown.failures_grid(section, outcomes),
         latency=breakdown.latency_grid(section, outcomes),
         problems=views(section, outcomes, tables, places),

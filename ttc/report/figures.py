@@ -180,7 +180,10 @@ def _draw_panel(axes: Axes, panel: Panel, styles: dict[str, tuple[str, str]], ha
         handles.setdefault(curve.label, _draw_curve(axes, curve, *styles[curve.label]))
     if panel.frontier:
         handles.setdefault(FRONTIER_LABEL, _draw_frontier(axes, panel))
-    axes.set_title(_shown(f"{plain(panel.task)}, {plain(panel.model)}"), color=INK, fontsize=11)
+    task, model = plain(panel.task), plain(panel.model)
+    # What is too long for one line is written on two before it is cut.
+    title = f"{task}, {model}" if len(task) + len(model) <= LABEL_WIDTH else f"{_shown(task)}\n{_shown(model)}"
+    axes.set_title(title, color=INK, fontsize=11)
     axes.set_ylabel("Accuracy", color=INK)
     axes.tick_params(which="both", colors=INK, length=3)
     axes.grid(visible=True, color=GRID, linewidth=0.6)

@@ -38,7 +38,8 @@ COLUMNS = (
 READING = (
     "Area: mean accuracy over the range of log tokens that a strategy shares with the baseline, and its paired difference"
     " there. Tokens to match: what share of the baseline's tokens reaches the baseline's best accuracy. Oracle's lead: (A - U) / (O"
-    " - U) at the largest budget where all three were measured, with U the baseline and O an oracle. Hypervolume: the area"
+    " - U) at the largest budget where all three were measured, with U the baseline and O an oracle; above 1 it"
+    " does better than that oracle, which is then no bound for it. Hypervolume: the area"
     " of tokens and accuracy that the curve dominates, as a share of the rectangle between the dearest cell with the lowest"
     " accuracy and a perfect answer at no cost. Regret: one minus the mean accuracy from no tokens to the dearest cell's."
     " ARISE: gains from budget to budget at a discount for tokens, losses at a surcharge, averaged over problems; above 0"

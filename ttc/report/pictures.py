@@ -69,7 +69,7 @@ def spending_picture(
     for i, level in enumerate(levels):
         # Narrow places: the first word tells "mostly right" from "never right", and numbers are short.
         word = level.split()[0] if step < 7 * len(level) else level
-        parts.append(f'<text x="{LEFT + (i + 0.5) * step:.1f}" y="{HEIGHT - BOTTOM + 13:.0f}" text-anchor="middle">'
+        parts.append(f'<text class="level" x="{LEFT + (i + 0.5) * step:.1f}" y="{HEIGHT - BOTTOM + 13:.0f}" text-anchor="middle">'
                      f"{escape(word)}</text>")  # fmt: skip
     parts.append(f'<text x="{LEFT + width / 2:.0f}" y="{HEIGHT - 3:.0f}" text-anchor="middle">{under}</text>')
     total = bars.sum()

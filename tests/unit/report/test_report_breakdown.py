@@ -109,11 +109,13 @@ def test_one_group_is_no_breakdown(tmp_path):
 def test_sharing(tmp_path):
     rows = [record("a", str(i), kv_token_steps=500, prompt_tokens=30, cached_tokens=90) for i in range(2)]
     section, outcomes = measured(tmp_path, one_cell(*rows))
-    grid = breakdown.sharing_grid(section, outcomes)
+    grid = breakdown.sharing_grid(section, outcomes, {"a": (400.0, 100.0)})
     assert values(grid, "a", "prompt_tokens", "cached_tokens", "cached_share") == (60, 180, 0.75)
     assert values(grid, "a", "kv_token_steps", "kv_per_token") == (1000, 5.0)
+    assert values(grid, "a", "reads_saved") == (0.75,)
     section, outcomes = measured(tmp_path / "unknown", one_cell(record("a", "1")))
-    assert values(breakdown.sharing_grid(section, outcomes), "a", "kv_token_steps", "kv_per_token") == (None, None)
+    keys = [column.key for column in breakdown.sharing_grid(section, outcomes, {}).columns]
+    assert not {"kv_token_steps", "kv_per_token", "reads_saved"} & set(keys)
 
 
 def test_latency_only_where_it_was_measured(tmp_path):
