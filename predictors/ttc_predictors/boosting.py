@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -24,6 +24,7 @@ LINKS: Mapping[Objective, Link] = {
 }
 ROUNDS = (0, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
 """Numbers of trees to choose from; none is one of them."""
+TOLERANCE = 1.0
 PATIENCE = 3
 """Numbers in a row that may be worse than the best before no more trees are tried."""
 
@@ -43,7 +44,8 @@ class Rows:
     """What one model learns from, and how. `x` gives the features as fold f sees them; -1 means all problems."""
 
     objective: Objective
-    design: DesignName
+    designs: tuple[DesignName, ...]
+    """Those to choose from, by the loss of the linear stage out of fold."""
     names: tuple[str, ...]
     x: Callable[[int], Features]
     y: FloatArray
@@ -125,51 +127,73 @@ def inverse(objective: Objective, sums: FloatArray) -> FloatArray:
     return np.asarray(np.exp(np.clip(sums, -30.0, 30.0))) if objective == "gamma" else sums
 
 
-def loss_of(rows: Rows, predicted: FloatArray, chosen: NDArray[np.bool_]) -> float:
-    """Return the summed loss of predictions of the chosen rows."""
-    y, w = rows.y[chosen], rows.weight[chosen]
+def losses_of(rows: Rows, predicted: FloatArray, chosen: NDArray[np.bool_]) -> FloatArray:
+    """Return each problem's summed loss over the chosen rows, (problems,)."""
+    y = rows.y[chosen]
     if rows.objective == "cross_entropy":
         p = np.clip(predicted, 1e-6, 1 - 1e-6)
-        return float(-(w * (y * np.log(p) + (1 - y) * np.log(1 - p))).sum())
-    if rows.objective == "gamma":
-        return float((w * (y / predicted + np.log(predicted))).sum())
-    if rows.objective == "quantile":
-        return float((w * np.maximum(rows.alpha * (y - predicted), (rows.alpha - 1) * (y - predicted))).sum())
-    return float((w * (y - predicted) ** 2).sum())
+        loss = -(y * np.log(p) + (1 - y) * np.log(1 - p))
+    elif rows.objective == "gamma":
+        loss = y / predicted + np.log(predicted)
+    elif rows.objective == "quantile":
+        loss = np.maximum(rows.alpha * (y - predicted), (rows.alpha - 1) * (y - predicted))
+    else:
+        loss = (y - predicted) ** 2
+    return np.bincount(rows.problem[chosen], rows.weight[chosen] * loss, minlength=int(rows.problem.max()) + 1)
+
+
+def simplest(losses: Sequence[FloatArray]) -> int:
+    """Return the first of the candidates, simplest first, that the best one does not clearly beat.
+
+    Clearly is by more than TOLERANCE standard errors of the difference, problems being what is independent (the
+    one-standard-error rule of Breiman et al. 1984).
+    """
+    best = losses[int(np.argmin([loss.sum() for loss in losses]))]
+    for i, loss in enumerate(losses):
+        worse = loss - best
+        if worse.sum() <= TOLERANCE * float(worse.std()) * worse.size**0.5:
+            return i
+    raise AssertionError("the best is no worse than itself")
 
 
 def grow(rows: Rows, folds: IntArray, growth: Growth) -> Grown:
-    """Train on all rows. `folds` is the fold of each problem; the penalty and the number of trees lose least out of fold."""
+    """Train on all rows. `folds` is the fold of each problem; the penalty and the number of trees are chosen out of fold."""
     row_fold = folds[rows.problem]
     parts = [f for f in np.unique(folds).tolist() if 0 < (row_fold == f).sum() < row_fold.size]
     everything = np.ones(row_fold.size, dtype=bool)
     if not parts:
-        stack = Stack(rows.objective, rows.names, _linear(rows, rows.x(-1), everything, PENALTIES[-1]), None)
+        stack = Stack(
+            rows.objective, rows.names, _linear(rows, rows.x(-1), everything, (rows.designs[0], PENALTIES[-1])), None
+        )
         constant = np.full(rows.y.size, np.average(rows.y, weights=rows.weight))
         return Grown(stack, {-1: stack}, constant, np.nan, np.nan)
     tables = {fold: rows.x(fold) for fold in parts}
-    tried = [{f: _linear(rows, tables[f], row_fold != f, penalty) for f in parts} for penalty in PENALTIES]
+    choices = [(name, penalty) for penalty in PENALTIES for name in rows.designs]
+    tried = [{f: _linear(rows, tables[f], row_fold != f, choice) for f in parts} for choice in choices]
     losses = [
-        sum(
-            loss_of(rows, inverse(rows.objective, linears[f](rows.names, tables[f][row_fold == f])), row_fold == f)
-            for f in parts
+        np.sum(
+            [_losses_out(rows, linears[f](rows.names, tables[f][row_fold == f]), row_fold == f) for f in parts], axis=0
         )
         for linears in tried
     ]
-    best = int(np.argmin(losses))
+    best = simplest(losses)
     rounds, loss, boosters = _rounds(rows, tables, row_fold, tried[best], growth)
     stacks = {f: Stack(rows.objective, rows.names, tried[best][f], _forest(boosters[f], rounds, growth)) for f in parts}
     held_out = np.full(rows.y.size, np.nan)
     for f in parts:
         held_out[row_fold == f] = stacks[f].predict(tables[f][row_fold == f])
     whole = rows.x(-1)
-    linear = _linear(rows, whole, everything, PENALTIES[best])
+    linear = _linear(rows, whole, everything, choices[best])
     booster = _booster(rows, whole, everything, linear, growth) if rounds else None
     for _ in range(rounds):
         booster.update()
     stack = Stack(rows.objective, rows.names, linear, _forest(booster, rounds, growth))
     total = float(rows.weight.sum())
-    return Grown(stack, {-1: stack, **stacks}, held_out, losses[best] / total, loss / total)
+    return Grown(stack, {-1: stack, **stacks}, held_out, float(losses[best].sum()) / total, loss / total)
+
+
+def _losses_out(rows: Rows, sums: FloatArray, out: NDArray[np.bool_]) -> FloatArray:
+    return losses_of(rows, inverse(rows.objective, sums), out)
 
 
 def _rounds(
@@ -181,7 +205,7 @@ def _rounds(
     boosters = {fold: _booster(rows, x, ~outs[fold], linears[fold], growth) for fold, x in tables.items()}
     held = {fold: np.ascontiguousarray(x[outs[fold]]) for fold, x in tables.items()}
     sums = {fold: linears[fold](rows.names, held[fold]) for fold in tables}
-    losses: list[float] = []
+    losses: list[FloatArray] = []
     for before, count in zip([0, *candidates], candidates, strict=False):
         for fold, booster in boosters.items():
             for _ in range(count - before):
@@ -191,18 +215,20 @@ def _rounds(
                     held[fold], raw_score=True, start_iteration=before, num_iteration=count - before,
                     num_threads=growth.threads,
                 )  # fmt: skip
-        losses.append(sum(loss_of(rows, inverse(rows.objective, sums[f]), outs[f]) for f in tables))
-        if len(losses) > PATIENCE and min(losses[-PATIENCE:]) > min(losses):
+        losses.append(np.sum([_losses_out(rows, sums[f], outs[f]) for f in tables], axis=0))
+        totals = [float(loss.sum()) for loss in losses]
+        if len(totals) > PATIENCE and min(totals[-PATIENCE:]) > min(totals):
             break
-    best = int(np.argmin(losses))
-    return candidates[best], losses[best], boosters
+    best = simplest(losses)
+    return candidates[best], totals[best], boosters
 
 
-def _linear(rows: Rows, x: Features, chosen: NDArray[np.bool_], penalty: float) -> Linear:
+def _linear(rows: Rows, x: Features, chosen: NDArray[np.bool_], choice: tuple[DesignName, float]) -> Linear:
     problems = np.unique(rows.problem[chosen]).size
     weight = rows.weight[chosen] * (problems / float(rows.weight[chosen].sum()))
-    columns = design(rows.design, rows.names, x[chosen])
-    linear = fit_linear(rows.design, columns, rows.y[chosen], weight, LINKS[rows.objective], penalty)
+    name, penalty = choice
+    columns = design(name, rows.names, x[chosen])
+    linear = fit_linear(name, columns, rows.y[chosen], weight, LINKS[rows.objective], penalty)
     if rows.objective != "quantile":
         return linear
     shift = float(np.quantile(rows.y[chosen] - linear(rows.names, x[chosen]), rows.alpha))

@@ -217,7 +217,7 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
         spent = np.array([sum([s.completion_tokens for s in seen.drawn]) for seen in problems], dtype=np.float64)
         return Standing(
             moments, votes, pilot[:, 0].astype(np.float64), spent, table[:, 1].astype(np.float64), bare,
-            part.success.predict(moments), part.habits.concentration,
+            part.success.predict(moments), part.habits,
         )  # fmt: skip
 
     def _prior_rows(self, model: str, part: ModelPart, problems: Sequence[Seen]) -> tuple[Features, FloatArray]:

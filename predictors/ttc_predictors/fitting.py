@@ -14,10 +14,21 @@ from ttc_predictors.boosting import Grown, Rows, Stack, grow
 from ttc_predictors.calibration import fit_calibration
 from ttc_predictors.model import Ground, HeldOut, bare_features, moment_names
 from ttc_predictors.states import States, states_of
-from ttc_predictors.value import GAIN_FEATURES, LEVEL_FEATURES, RISING, SPEND_FEATURES, Standing, ValuePart
+from ttc_predictors.value import (
+    GAIN_FEATURES,
+    LEVEL_FEATURES,
+    RISING,
+    SPEND_FEATURES,
+    Fresh,
+    Standing,
+    ValuePart,
+    fit_fresh,
+)
 
 GAIN_STATES, GAIN_OPTIONS = 4_000, 8
 """Moments with a pilot, and options of each, that gains are learned from: more of one moment teach little."""
+LEAST_VARIANCE = 0.05
+"""Of gains, as a share of the mean: some never vary where few problems are known."""
 WHOLE_SHARE = 0.995
 """A strategy that spends more than this of its grants is taken to spend all."""
 
@@ -32,12 +43,13 @@ def fit_value(outcomes: Outcomes, ground: Ground, held: HeldOut) -> tuple[ValueP
     gain = fit.gain(level)
     row_fold = ground.folds[fit.places[fit.states.problem]]
     calibration = fit_calibration(level.held_out, fit.level_labels, fit.states.weight, row_fold)
+    fresh, gains = fit.fresh(gain.held_out)
     value = ValuePart(
         outcomes.model, outcomes.strategy, outcomes.unit, outcomes.options, fit.rising, level.stack, calibration,
-        gain.stack, fit.spend(), rounded(fit.scores), rounded(outcomes.scores.mean(axis=1)),
+        gain.stack, fresh, fit.spend(), rounded(fit.scores), rounded(outcomes.scores.mean(axis=1)),
         rounded(outcomes.tokens.mean(axis=1)), tuple(seen.problem_id for seen in outcomes.problems),
     )  # fmt: skip
-    return value, fit.curves(calibration(level.held_out), gain.held_out)
+    return value, fit.curves(calibration(level.held_out), gains)
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,22 @@ class _Fit:
             moments += [s] * above.size
             options += above.tolist()
             weights += [float(states.weight[s]) * share] * above.size
-        return np.array(moments, dtype=np.int64), np.array(options, dtype=np.int64), np.array(weights)
+        chosen = np.array(moments, dtype=np.int64), np.array(options, dtype=np.int64)
+        return *chosen, np.array(weights) * self._precision(*chosen)
+
+    def _precision(self, moments: IntArray, above: IntArray) -> FloatArray:
+        """Return what a row's gain tells, as the inverse of how much such gains vary, (rows,).
+
+        Gains of few samples are small and vary little, and it is they that decisions hang on: unweighted, large ones
+        would drown them.
+        """
+        gains = self.labels[moments, above] - self.level_labels[moments]
+        _, cell = np.unique(self.states.drawn[moments] * self.outcomes.options.size + above, return_inverse=True)
+        cell = cell.reshape(-1)
+        count = np.bincount(cell)
+        mean = np.bincount(cell, gains) / count
+        variance = np.bincount(cell, (gains - mean[cell]) ** 2) / count
+        return np.asarray(1.0 / (variance[cell] + LEAST_VARIANCE * max(float(variance.mean()), 1e-9)))
 
     @cached_property
     def standings(self) -> dict[int, Standing]:
@@ -122,14 +149,14 @@ class _Fit:
         tokens = table[self.places[states.problem], 1].astype(np.float64)
         return Standing(
             moments, states.votes, states.drawn.astype(np.float64), states.spent, tokens, bare,
-            success.predict(moments), habits.concentration,
+            success.predict(moments), habits,
         )  # fmt: skip
 
     def level(self) -> Grown:
         """Learn what problems score where they stand."""
         bases = self.outcomes.options.astype(np.float64)[self.base]
         rows = Rows(
-            "cross_entropy", "moment", (*moment_names(self.ground.prior), *LEVEL_FEATURES),
+            "cross_entropy", ("moment",), (*moment_names(self.ground.prior), *LEVEL_FEATURES),
             lambda fold: self.standings[fold].level_features(self.outcomes.unit, bases), self.level_labels,
             self.states.weight, self.places[self.states.problem],
         )  # fmt: skip
@@ -144,7 +171,7 @@ class _Fit:
             for fold, standing in self.standings.items()
         }
         rows = Rows(
-            "regression", "rising" if self.rising else "gain", (*moment_names(self.ground.prior), *GAIN_FEATURES),
+            "regression", ("rising", "gain") if self.rising else ("voted", "gain"), (*moment_names(self.ground.prior), *GAIN_FEATURES),
             lambda fold: self.standings[fold].take(moments).gain_features(
                 unit, bases[moments], options[above], levels[fold][moments]
             ),
@@ -163,20 +190,29 @@ class _Fit:
         moments, above = np.append(moments, bare), np.append(above, np.zeros_like(bare))
         weights = np.append(weights, self.states.weight[bare] / options.size)
         rows = Rows(
-            "cross_entropy", "moment", (*moment_names(self.ground.prior), *SPEND_FEATURES),
+            "cross_entropy", ("moment",), (*moment_names(self.ground.prior), *SPEND_FEATURES),
             lambda fold: self.standings[fold].take(moments).spend_features(options[above]),
             shares[moments, above], weights, self.places[self.states.problem[moments]],
         )  # fmt: skip
         growth = replace(self.ground.growth, most_rounds=self.ground.growth.most_rounds // 2)
         return grow(rows, self.ground.folds, growth).stack
 
-    def curves(self, levels: FloatArray, gains: FloatArray) -> FloatArray:
-        """Return the values out of fold of problems that nothing was drawn of, (n, m)."""
+    def fresh(self, gains: FloatArray) -> tuple[Fresh, FloatArray]:
+        """Measure how far gains predicted out of fold are to be believed where nothing was drawn; return them so, (n, m)."""
         moments, above, _ = self.rows
         table = np.zeros((self.states.problem.size, self.outcomes.options.size))
-        table[np.arange(self.base.size), self.base] = levels
-        table[moments, above] = levels[moments] + gains
+        table[moments, above] = gains
         bare = np.flatnonzero(self.states.drawn == 0)
-        values = np.empty((len(self.outcomes.problems), table.shape[1]))
-        values[self.states.problem[bare]] = np.clip(table[bare], 0.0, 1.0)
+        above_level = np.arange(table.shape[1]) > self.base[bare][:, None]
+        recorded = np.where(above_level, self.labels[bare] - self.level_labels[bare][:, None], 0.0)
+        fitted = fit_fresh(recorded, table[bare])
+        options = np.broadcast_to(self.outcomes.options.astype(np.float64), recorded.shape).reshape(-1)
+        believed = fitted(self.outcomes.options.astype(np.float64), options, table[bare].reshape(-1))
+        return fitted, np.where(above_level, believed.reshape(recorded.shape), 0.0)
+
+    def curves(self, levels: FloatArray, gains: FloatArray) -> FloatArray:
+        """Return the values out of fold of problems that nothing was drawn of, (n, m)."""
+        bare = np.flatnonzero(self.states.drawn == 0)
+        below = np.arange(gains.shape[1]) < self.base[bare][:, None]
+        values = np.clip(np.where(below, 0.0, levels[bare][:, None] + gains), 0.0, 1.0)
         return np.maximum.accumulate(values, axis=1) if self.rising else values

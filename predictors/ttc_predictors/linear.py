@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from ttc.core.curves import FloatArray
 from ttc_predictors.blocks import rounded
 
-DesignName = Literal["moment", "gain", "rising"]
+DesignName = Literal["moment", "gain", "rising", "voted"]
+"""Three kinds of gain: of anything, of what more samples never hurt, and of votes. Where little is known, the last two are
+drawn towards the closed forms of a perfect verifier and of a vote."""
 Link = Literal["logit", "identity", "log"]
-PENALTIES = (0.3, 3.0, 30.0)
-"""Weights of the squared coefficients of standardised columns, with all rows of a problem counting as one."""
+PENALTIES = (30.0, 3.0, 0.3)
+"""Simplest first: weights of the squared coefficients of standardised columns, with all rows of a problem counting as one."""
 _CONSTANT = 1e300
 """The spread of a column that is always the same: it then counts for nothing."""
 _NEWTON_STEPS = 30
@@ -35,7 +37,7 @@ _PILOT = (
 def design(name: DesignName, names: Sequence[str], x: NDArray[np.float32]) -> FloatArray:
     """Return the columns of a design, (n, width); what is not known is not a number."""
     column = {feature: x[:, i].astype(np.float64) for i, feature in enumerate(names)}
-    return _moment(column) if name == "moment" else _gain(column)
+    return _moment(column) if name == "moment" else _gain(column, votes=name == "voted")
 
 
 def _moment(column: Mapping[str, FloatArray]) -> FloatArray:
@@ -51,23 +53,22 @@ def _moment(column: Mapping[str, FloatArray]) -> FloatArray:
     return np.stack(columns, axis=1)
 
 
-def _gain(column: Mapping[str, FloatArray]) -> FloatArray:
+def _gain(column: Mapping[str, FloatArray], *, votes: bool) -> FloatArray:
     p, q, start, end = (column[name] for name in ("rate", "level", "from_samples", "further_samples"))
-    seen, closed = (column["drawn"] > 0).astype(np.float64), column["closed_gain"]
-    shapes = [_saturating(end, pace) - _saturating(start, pace) for pace in (1.0, 4.0, 16.0)]
-    columns = [closed, closed * p, closed * seen, closed * seen * q]
-    for shape in shapes:
-        columns += [shape * (1 - seen), shape * (1 - seen) * p, shape * (1 - seen) * p * p]
+    seen, closed, voted = (column["drawn"] > 0).astype(np.float64), column["closed_gain"], column["voted_gain"]
+    fresh, over, second = 1 - seen, column["overtaking"], column["posterior_second"]
+    if votes:
+        columns = [voted, voted * p, voted * seen, voted * seen * q]
+    else:
+        columns = [closed, closed * p, closed * seen, closed * seen * q]
+    columns += [over * fresh, over * fresh * p, over * fresh * p * p, over * seen * column["posterior_unseen"]]
+    columns += [over * seen, over * seen * p, over * seen * q, over * seen * p * (1 - q), over * seen * second]
+    # Votes that are too few to turn the lead change nothing; the first answer leads by one.
+    turn = np.where(seen > 0, column["margin"], 1.0) if votes else np.zeros_like(p)
+    for pace in (1.0, 4.0, 16.0):
+        shape = _saturating(end - start - turn, pace) if votes else _saturating(end, pace) - _saturating(start, pace)
+        columns += [shape * fresh, shape * fresh * p, shape * fresh * p * p]
         columns += [shape * seen, shape * seen * p, shape * seen * q, shape * seen * p * q, shape * seen * q * q]
-    over = np.nan_to_num(column["overtaking"]) * seen
-    columns += [
-        over,
-        over * p,
-        over * q,
-        over * p * (1 - q),
-        over * column["posterior_second"],
-        over * column["posterior_unseen"],
-    ]
     return np.stack(columns, axis=1)
 
 
@@ -104,11 +105,7 @@ class Linear:
     def from_json(cls, value: Mapping[str, Any]) -> Linear:
         """Return what `to_json` described. Raises KeyError, TypeError or ValueError where it is none."""
         mean, scale, weights = (np.array(value[key], dtype=np.float64) for key in ("mean", "scale", "weights"))
-        if (
-            value["design"] not in ("moment", "gain", "rising")
-            or mean.shape != scale.shape
-            or weights.size != mean.size + 1
-        ):
+        if value["design"] not in get_args(DesignName) or mean.shape != scale.shape or weights.size != mean.size + 1:
             raise ValueError("a linear stage's arrays do not fit each other")
         return cls(value["design"], mean, scale, weights)
 
@@ -118,8 +115,7 @@ def fit_linear(
 ) -> Linear:
     """Fit the weights under a ridge penalty; a gain is nothing where nothing is added, so it has no intercept.
 
-    `weight` sums to the number of problems. The first column of a gain that only rises is the closed form, and its
-    weight is drawn towards one.
+    `weight` sums to the number of problems. What is known little of is drawn towards what the design's name says.
     """
     known = np.isfinite(columns)
     count = np.maximum(1, known.sum(axis=0))
@@ -129,8 +125,8 @@ def fit_linear(
     z = empty.standardised(columns)
     held, centre = np.full(z.shape[1], penalty), np.zeros(z.shape[1])
     held[-1] = 1e-6 if name == "moment" else 1e9
-    if name == "rising":
-        centre[0] = empty.scale[0] if empty.scale[0] < _CONSTANT else 0.0
+    if name in ("rising", "voted") and empty.scale[0] < _CONSTANT:
+        centre[0] = empty.scale[0]
     if link == "logit":
         weights = logistic(z, y, weight, held, centre)
     else:

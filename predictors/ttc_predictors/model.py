@@ -191,16 +191,18 @@ def fit_model(outcomes: Outcomes, ground: Ground, quantile: float) -> tuple[Mode
     rates, samples = _rates(outcomes, states)
     weight = states.weight * samples
     success = grow(
-        Rows("cross_entropy", "moment", names, tables.__getitem__, rates, weight, states.problem), ground.folds, growth
+        Rows("cross_entropy", ("moment",), names, tables.__getitem__, rates, weight, states.problem),
+        ground.folds,
+        growth,
     )
     calibration = fit_calibration(success.held_out, rates, weight, ground.folds[states.problem])
     means, lengths, of = _lengths(outcomes, states, growth.seed)
-    costs = Rows("gamma", "moment", names, tables.__getitem__, np.maximum(1.0, means), weight, states.problem)
+    costs = Rows("gamma", ("moment",), names, tables.__getitem__, np.maximum(1.0, means), weight, states.problem)
     tokens = grow(costs, ground.folds, growth)
     scale = float(np.sum(weight * costs.y) / np.sum(weight * tokens.held_out))
     upper = grow(
         Rows(
-            "quantile", "moment", names, lambda fold: tables[fold][of], np.log(np.maximum(1.0, lengths)),
+            "quantile", ("moment",), names, lambda fold: tables[fold][of], np.log(np.maximum(1.0, lengths)),
             states.weight[of], states.problem[of], alpha=quantile,
         ),
         ground.folds,

@@ -38,8 +38,7 @@ class Habits:
         """
         from scipy.special import gammaln
 
-        p = np.clip(guess, 1e-3, 1 - 1e-3)
-        a, b = self.concentration * p, self.concentration * (1 - p)
+        a, b = self._rates(guess)
         votes = np.column_stack([counts, np.zeros(len(counts))]).astype(np.float64)  # the last one: not seen yet
         answered = counts.sum(axis=1, dtype=np.float64)
         distinct = (counts > 0).sum(axis=1)
@@ -53,6 +52,69 @@ class Habits:
         chance /= chance.sum(axis=1, keepdims=True)
         rate = (chance * (a[:, None] + votes)).sum(axis=1) / (a + b + drawn)
         return np.column_stack([rate, chance[:, 0], chance[:, 1], chance[:, -1]]).astype(np.float32)
+
+    def closed_gain(self, guess: FloatArray, level: FloatArray, drawn: FloatArray, further: FloatArray) -> FloatArray:
+        """Return what `further` samples add to coverage, (n,), where `level` is the chance that it is reached already.
+
+        (1 - level) * (1 - E[(1 - p)^b]), the mean over the rates that remain likely when none of the drawn was right.
+        """
+        from scipy.special import gammaln
+
+        a, b = self._rates(guess)
+        b = b + drawn
+        missed = np.exp(gammaln(b + further) + gammaln(a + b) - gammaln(b) - gammaln(a + b + further))
+        return np.asarray((1 - level) * (1 - missed))
+
+    def voted_gain(self, guess: FloatArray, polls: Polls, further: FloatArray) -> FloatArray:
+        """Return what `further` votes add to the chance that the leader is right, (n,).
+
+        The right answer is the leader, the second or one not seen yet; it wins where it ends ahead of its strongest
+        rival, whose votes are taken as normal around the process's own prediction. The leader wins ties.
+        """
+        a, b = self._rates(guess)
+        k, first, second, n = polls.drawn, polls.first, polls.second, polls.answered
+        unseen = np.maximum(0.0, 1.0 - polls.leader - polls.runner_up)
+        rival = np.where(second > 0, second / (self.scatter + n - first), 1.0 / (1.0 + self.scatter))
+        stays = _wins(a + first, b + k - first, rival, first - second, further)
+        takes = _wins(a + second, b + k - second, first / (self.scatter + n - second), second - first - 1, further)
+        comes = _wins(a, b + k, first / (self.scatter + n), -first - 1, further)
+        return np.asarray(polls.leader * (stays - 1) + polls.runner_up * takes + unseen * comes)
+
+    def _rates(self, guess: FloatArray) -> tuple[FloatArray, FloatArray]:
+        p = np.clip(guess, 1e-3, 1 - 1e-3)
+        return self.concentration * p, self.concentration * (1 - p)
+
+
+@dataclass(frozen=True)
+class Polls:
+    """How votes stand, arrays of (n,)."""
+
+    drawn: FloatArray
+    answered: FloatArray
+    first: FloatArray
+    second: FloatArray
+    leader: FloatArray
+    """The chance that the leader is right."""
+    runner_up: FloatArray
+
+
+def _wins(a: FloatArray, b: FloatArray, rival: FloatArray, lead: FloatArray, further: FloatArray) -> FloatArray:
+    """Return the chance that the right answer's votes, less its rival's, end at least at `-lead`.
+
+    Its rate is beta(a, b), integrated over three nodes; the rival gets the share `rival` of the other votes.
+    """
+    from scipy.special import ndtr
+
+    mean = a / (a + b)
+    spread = np.sqrt(3 * mean * (1 - mean) / (a + b + 1))
+    total = np.zeros_like(mean)
+    for step, weight in ((-1.0, 1 / 6), (0.0, 2 / 3), (1.0, 1 / 6)):
+        p = np.clip(mean + step * spread, 0.0, 1.0)
+        s = (1 - p) * np.minimum(1.0, rival)
+        width = np.sqrt(np.maximum(1e-9, further * (p + s - (p - s) ** 2)))
+        total += weight * ndtr((lead + 0.5 + further * (p - s)) / width)
+    # So few votes cannot turn it, and no vote does.
+    return np.where(lead >= further, 1.0, np.where(-lead > further, 0.0, total))
 
 
 def fit_habits(guess: FloatArray, answers: Sequence[Sequence[tuple[Sample, bool]]]) -> Habits:

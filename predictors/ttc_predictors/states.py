@@ -111,9 +111,13 @@ OPTION_FEATURES = ("further_samples", "log_further_samples", "samples_in_all", "
 
 
 def option_features(votes: NDArray[np.float32], drawn: FloatArray, further: FloatArray) -> NDArray[np.float32]:
-    """Return what `further` samples (need not be whole) mean at each moment, (rows, len(OPTION_FEATURES))."""
-    calls = np.maximum(0, np.round(further)).astype(np.int64)
-    keys = np.column_stack([votes[:, :2].astype(np.int64), calls])
+    """Return what `further` samples (need not be whole) mean at each moment, (rows, len(OPTION_FEATURES)).
+
+    Where nothing was drawn, overtaking is that of the first sample's answer.
+    """
+    first = np.where(drawn > 0, votes[:, 0], 1.0)
+    calls = np.maximum(0, np.round(further - (drawn == 0)))
+    keys = np.column_stack([first, votes[:, 1], calls]).astype(np.int64)
     unique, place = np.unique(keys, axis=0, return_inverse=True)
     chances = np.array([overtaking(a, b, e) for a, b, e in unique.tolist()])
     return np.column_stack(

@@ -14,7 +14,7 @@ from ttc_predictors.linear import Linear, design
 from ttc_predictors.model import ModelPart, moment_names
 from ttc_predictors.posterior import Habits
 from ttc_predictors.prior import Prior
-from ttc_predictors.value import GAIN_FEATURES, LEVEL_FEATURES, SPEND_FEATURES, ValuePart
+from ttc_predictors.value import GAIN_FEATURES, LEVEL_FEATURES, SPEND_FEATURES, Fresh, ValuePart
 
 if TYPE_CHECKING:
     from ttc_predictors.budget import BudgetPredictor
@@ -87,6 +87,11 @@ def _pack_value(name: str, part: ValuePart, shelf: Shelf) -> dict[str, Any]:
         "level": _pack_stack(f"{name}-level", part.level, shelf),
         "calibration": part.calibration.to_json(),
         "gain": _pack_stack(f"{name}-gain", part.gain, shelf),
+        "fresh": {
+            "recorded": part.fresh.recorded.tolist(),
+            "predicted": part.fresh.predicted.tolist(),
+            "trust": part.fresh.trust,
+        },
         "spend": None if part.spend is None else _pack_stack(f"{name}-spend", part.spend, shelf),
         "problem_ids": list(part.problem_ids),
         **arrays,
@@ -97,6 +102,9 @@ def _unpack_value(value: dict[str, Any], shelf: Shelf, threads: int, model: Mode
     options = np.array(value["options"], dtype=np.int64)
     scores, means, spends = (np.array(value[key], dtype=np.float64) for key in ("scores", "means", "spends"))
     ids = tuple(map(str, value["problem_ids"]))
+    recorded, predicted = (np.array(value["fresh"][key], dtype=np.float64) for key in ("recorded", "predicted"))
+    if recorded.shape != options.shape or predicted.shape != options.shape:
+        raise ValueError("mean gains do not fit the options")
     fits = means.shape == spends.shape == (scores.size, options.size) and value["unit"] in ("tokens", "calls")
     if not fits or len(ids) != scores.size or (np.diff(options) <= 0).any():
         raise ValueError("the training problems' arrays do not fit each other")
@@ -109,6 +117,7 @@ def _unpack_value(value: dict[str, Any], shelf: Shelf, threads: int, model: Mode
         _unpack_stack(value["level"], (*model.names, *LEVEL_FEATURES), shelf, threads),
         Calibration.from_json(value["calibration"]),
         _unpack_stack(value["gain"], (*model.names, *GAIN_FEATURES), shelf, threads),
+        Fresh(recorded, predicted, float(value["fresh"]["trust"])),
         None
         if value["spend"] is None
         else _unpack_stack(value["spend"], (*model.names, *SPEND_FEATURES), shelf, threads),

@@ -8,13 +8,17 @@ import numpy as np
 
 from ttc.core.curves import FloatArray, IntArray
 from ttc.core.forecast import Unit
+from ttc_predictors.blocks import rounded
 from ttc_predictors.boosting import Features, Stack
 from ttc_predictors.calibration import Calibration
+from ttc_predictors.posterior import FEATURES as POSTERIOR_FEATURES
+from ttc_predictors.posterior import Habits, Polls
 from ttc_predictors.states import OPTION_FEATURES, option_features, sample_tokens
 
 LEVEL_FEATURES = OPTION_FEATURES
-GAIN_FEATURES = ("rate", "level", "closed_gain", "from_samples", *OPTION_FEATURES, "log_option")
+GAIN_FEATURES = ("rate", "level", "closed_gain", "voted_gain", "from_samples", *OPTION_FEATURES, "log_option")
 SPEND_FEATURES = (*OPTION_FEATURES, "log_option")
+POSTERIOR_SECOND = POSTERIOR_FEATURES.index("posterior_second")
 RISING = ("closed_gain", "further_samples", "log_further_samples", "samples_in_all", "log_option")
 
 
@@ -32,13 +36,13 @@ class Standing:
     """The chance that a sample is right as guessed before any was seen, not calibrated."""
     rate: FloatArray
     """The same with what was seen."""
-    concentration: float
+    habits: Habits
 
     def take(self, rows: IntArray) -> Standing:
         """Return some of the rows, which may repeat."""
         return Standing(
             self.moments[rows], self.votes[rows], self.drawn[rows], self.spent[rows], self.prior_log_tokens[rows],
-            self.bare[rows], self.rate[rows], self.concentration,
+            self.bare[rows], self.rate[rows], self.habits,
         )  # fmt: skip
 
     def further(self, unit: Unit, options: FloatArray) -> FloatArray:
@@ -64,25 +68,61 @@ class Standing:
     def gain_features(self, unit: Unit, bases: FloatArray, options: FloatArray, level: FloatArray) -> Features:
         """Return the features of the gain from one option to another, a row each; `level` is the value of the first."""
         start, end = np.maximum(0.0, self.further(unit, bases)), self.further(unit, options)
-        closed = self._closed_gain(level, start, end)
-        columns = np.column_stack([self.rate, level, closed, start]).astype(np.float32)
+        more = np.maximum(0.0, end - start)
+        closed = self.habits.closed_gain(self.bare, level, self.drawn + start, more)
+        columns = np.column_stack([self.rate, level, closed, self._voted_gain(level, more), start]).astype(np.float32)
         return np.hstack([self.moments, columns, option_features(self.votes, self.drawn, end), _size(options)])
 
-    def _closed_gain(self, level: FloatArray, start: FloatArray, end: FloatArray) -> FloatArray:
-        """Return what coverage gains between two numbers of further samples, rates being beta distributed around `bare`.
-
-        (1 - level) * (1 - E[(1 - p)^b]), the mean over the rates that remain likely when no sample so far was right.
-        """
-        from scipy.special import gammaln
-
-        more, p = np.maximum(0.0, end - start), np.clip(self.bare, 1e-4, 1 - 1e-4)
-        a, b = self.concentration * p, self.concentration * (1 - p) + self.drawn + start
-        missed = np.exp(gammaln(b + more) + gammaln(a + b) - gammaln(b) - gammaln(a + b + more))
-        return np.asarray((1 - level) * (1 - missed))
+    def _voted_gain(self, level: FloatArray, further: FloatArray) -> FloatArray:
+        """Return what votes gain; where nothing was drawn, the first answer is taken to be in."""
+        fresh = self.drawn == 0
+        first, second = (self.votes[:, i].astype(np.float64) for i in range(2))
+        second_chance = self.moments[:, POSTERIOR_SECOND - len(POSTERIOR_FEATURES)].astype(np.float64)
+        polls = Polls(
+            np.where(fresh, 1.0, self.drawn),
+            np.where(fresh, 1.0, self.votes.sum(axis=1)),
+            np.where(fresh, 1.0, first),
+            second,
+            level,
+            np.minimum(np.where(second > 0, second_chance, 0.0), 1 - level),
+        )
+        return self.habits.voted_gain(self.bare, polls, further)
 
 
 def _size(options: FloatArray) -> Features:
     return np.log2(np.maximum(1.0, options)).astype(np.float32)[:, None]
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """How far predicted gains are believed where nothing was drawn: around the mean gain, as far as they proved right."""
+
+    recorded: FloatArray
+    """Mean recorded gain of each option over the level, (m,)."""
+    predicted: FloatArray
+    """Mean predicted gain, (m,)."""
+    trust: float
+    """In [0, 1]; with 0 all problems have the mean curve, and a total is split evenly."""
+
+    def __call__(self, known: FloatArray, options: FloatArray, gains: FloatArray) -> FloatArray:
+        """Return gains at `options`, (rows,), drawn towards the mean; `known` are the options of the means."""
+        mean, guess = (np.interp(options, known, values) for values in (self.recorded, self.predicted))
+        return np.asarray(mean + self.trust * (gains - guess))
+
+
+def fit_fresh(recorded: FloatArray, predicted: FloatArray) -> Fresh:
+    """Measure the trust in gains predicted out of fold, both (n, m).
+
+    It is the slope of recorded on predicted gains around their means, less what chance alone may have made of it:
+    max(0, slope - variance / slope), at most 1; problems are what is independent.
+    """
+    truth, guess = recorded - recorded.mean(axis=0), predicted - predicted.mean(axis=0)
+    shared, spread = (truth * guess).sum(axis=1), (guess**2).sum(axis=1)
+    total = float(spread.sum())
+    slope = float(shared.sum()) / total if total > 1e-12 else 0.0
+    variance = float(((shared - slope * spread) ** 2).sum()) / total**2 if total > 1e-12 else 0.0
+    trust = min(1.0, max(0.0, slope - variance / slope)) if slope > 0 else 0.0
+    return Fresh(rounded(recorded.mean(axis=0)), rounded(predicted.mean(axis=0)), float(rounded(trust)))
 
 
 @dataclass(frozen=True)
@@ -99,6 +139,7 @@ class ValuePart:
     calibration: Calibration
     """Of the level."""
     gain: Stack
+    fresh: Fresh
     spend: Stack | None
     """Share of a grant that is spent; None where that is all of it."""
     scores: FloatArray
@@ -127,6 +168,8 @@ class ValuePart:
         values = self.calibration(raw)[rows]
         features = standing.take(rows[more]).gain_features(self.unit, bases[rows[more]], reach[more], raw[rows[more]])
         gains = self.gain.predict(features)
+        fresh = standing.drawn[rows[more]] == 0
+        gains[fresh] = self.fresh(known, reach[more][fresh], gains[fresh])
         values[more] += np.maximum(0.0, gains) if self.rising else gains
         below = (standing.drawn[rows] == 0) & (reach < bases[rows])
         values[below] *= reach[below] / bases[rows[below]]
