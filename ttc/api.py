@@ -37,6 +37,8 @@ from ttc.trackers import find, send
 
 T = TypeVar("T")
 RESULTS = Path("results")
+EMBEDDED_MAX_TOKENS = 192
+"""A cap for the shipped policy: the longest solution it learned from. A larger one would only reserve more."""
 EMBEDDED_TASKS = {"arithmetic", "countdown"}
 """What the shipped pair was trained on."""
 
@@ -105,6 +107,10 @@ def completed(config: SweepConfig) -> SweepConfig:
         config = config.model_copy(update={"models": (ModelSpec(path=EMBEDDED),)})
     if config.prm is None and any(model.path == EMBEDDED for model in config.models):
         config = config.model_copy(update={"prm": EMBEDDED})
+    shipped = bool(config.models) and all(model.path == EMBEDDED for model in config.models)
+    if shipped and config.sampling.max_tokens is None:
+        sampling = config.sampling.model_copy(update={"max_tokens": EMBEDDED_MAX_TOKENS})
+        config = config.model_copy(update={"sampling": sampling})
     return config
 
 

@@ -103,5 +103,5 @@ def test_every_registered_allocator_splits_within_its_total(name, rates, total, 
 
 @pytest.mark.parametrize("name", ["knapsack", "sequential", "binned-policy", "saturation", "streaming"])
 def test_what_a_problem_lacks_is_told(name):
-    with pytest.raises(ConfigError, match="needs|learns"):
+    with pytest.raises(ConfigError, match=r"needs|learns"):
         build("allocators", name, {}).allocate(Ask(("a",), 100, 10))

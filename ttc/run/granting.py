@@ -164,7 +164,8 @@ class Rounds:
                 f"problem {problem.id}: two branches of the strategy ask for tokens at once",
                 "grants in rounds serve strategies that draw from one place: use another allocator",
             )
-        answer = purse.waiting = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        purse.waiting = answer
         self._running.discard(problem.id)
         self._look()
         return await answer
