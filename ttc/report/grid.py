@@ -79,8 +79,8 @@ def show(kind: Kind, value: Value) -> str:
             mean, low, high = (round(100 * part, 1) + 0.0 for part in value)
             return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
         if kind == "estimate":
-            mean, low, high = (_bounded(part) for part in value)
-            return f"{mean} [{low}, {high}]"
+            estimate, least, most = (_bounded(part) for part in value)
+            return f"{estimate} [{least}, {most}]"
         low, high = value
         return f"{100 * low:.1f} to {100 * high:.1f}"
     return _SHOW[kind](value)

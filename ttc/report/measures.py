@@ -195,8 +195,8 @@ def _gap(
         return None
     oracle = (own or oracles)[0]
     involved = [*curve.columns, *baseline.columns, *oracle.columns]
-    shared = ~np.isnan(outcomes.score[:, involved]).any(axis=1)
-    if not shared.any():
+    shared = np.flatnonzero(~np.isnan(outcomes.score[:, involved]).any(axis=1))
+    if not shared.size:
         return None
     of_baseline, of_oracle = _read(outcomes, baseline.columns, shared), _read(outcomes, oracle.columns, shared)
     for column in reversed(curve.columns):
@@ -207,7 +207,7 @@ def _gap(
     return None
 
 
-def _read(outcomes: Outcomes, columns: Sequence[int], shared: NDArray[np.bool_]) -> Curve:
+def _read(outcomes: Outcomes, columns: Sequence[int], shared: NDArray[np.intp]) -> Curve:
     chosen = list(columns)
     return Curve(outcomes.tokens[shared][:, chosen].T, outcomes.score[shared][:, chosen].T)
 

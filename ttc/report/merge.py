@@ -90,9 +90,19 @@ def _part(manifest: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}
 
 
+def _content_of_model(manifest: Mapping[str, Any], model: str) -> str | None:
+    """Return what tells a model from its namesakes; of several, joined by `+`, what tells each."""
+    weights, models = manifest.get("weights") or {}, manifest.get("models") or {}
+    known = weights.get(model) or models.get(model)
+    if known is not None or "+" not in model:
+        return None if known is None else str(known)
+    parts = [weights.get(part) or models.get(part) for part in model.split("+")]
+    return "+".join(map(str, parts)) if all(parts) else None
+
+
 def _measured(manifest: Mapping[str, Any], task: str, model: str, problems: frozenset[str]) -> dict[str, str]:
     source = _part(manifest, "sources", task)
-    known = (manifest.get("weights") or {}).get(model) or (manifest.get("models") or {}).get(model)
+    known = _content_of_model(manifest, model)
     rows = {key: value for key, value in source.items() if key not in ("prompt_template", "checker", "split")}
     return {
         "task": task,

@@ -71,6 +71,17 @@ def test_other_models_are_other_tables_without_a_word(tmp_path):
     assert content.notes == ()
 
 
+def test_several_models_in_one_cell_are_told_by_the_weights_of_each(tmp_path):
+    def joined(name, **weights):
+        return one_run(tmp_path / name, {(f"{name}-of-n", "uniform"): 0.1}, model="m+n", weights=weights)
+
+    same = merge(loaded(joined("best", m="1", n="2"), joined("worst", m="1", n="2")))
+    assert len(leaderboard(same.tables)) == 1
+    other = merge(loaded(joined("first", m="1", n="2"), joined("last", m="1", n="3")))
+    assert len(leaderboard(other.tables)) == 2
+    assert "other weights under the same model name" in other.notes[0]
+
+
 def test_a_cell_of_two_runs_counts_once(tmp_path):
     a = one_run(tmp_path / "a" / "same")
     b = one_run(tmp_path / "b" / "same")
