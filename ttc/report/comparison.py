@@ -13,6 +13,7 @@ from ttc.core.identity import sample_seed
 from ttc.metrics.frontier import Curve, compute_to_match, log_weights
 from ttc.metrics.statistics import (
     LEVEL,
+    RESAMPLES,
     Difference,
     benjamini_hochberg,
     minimum_detectable_difference,
@@ -21,6 +22,8 @@ from ttc.metrics.statistics import (
 from ttc.report.outcomes import Outcomes
 
 Floats = NDArray[np.float64]
+NEVER = 1e-6
+"""Expected number of resamples below which one does not happen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +111,12 @@ def versus(outcomes: Outcomes, cell: int, curve: Sequence[int]) -> Floats | None
 def tokens_to_match(outcomes: Outcomes, curve: Sequence[int], rival: int) -> TokensToMatch | None:
     """Return with which share of a rival cell's tokens a series reaches that cell's accuracy.
 
-    None where it does not, or where so many resamples never do that the interval has no upper end.
+    None where it does not, where a resample may have spent nothing, or where so many resamples never do that the interval has no upper end.
     """
     columns = [*curve, rival]
     shared = ~np.isnan(outcomes.score[:, columns]).any(axis=1)
     tokens, score = outcomes.tokens[shared][:, columns], outcomes.score[shared][:, columns]
-    if not shared.any() or (tokens.mean(axis=0) <= 0).any():
+    if not shared.any() or _may_cost_nothing(tokens):
         return None
     cell = outcomes.cells[rival]
     found = compute_to_match(
@@ -124,6 +127,12 @@ def tokens_to_match(outcomes: Outcomes, curve: Sequence[int], rival: int) -> Tok
     ratio = found.ratio
     return TokensToMatch(ratio.estimate, ratio.low, ratio.high, float(cell["accuracy"]),
                          float(cell["tokens_per_problem"]), found.status == "at most")  # fmt: skip
+
+
+def _may_cost_nothing(tokens: Floats) -> bool:
+    """Say whether a resample of the problems may hold only such that spent nothing: no ratio is defined there."""
+    idle = (tokens <= 0).mean(axis=0)
+    return bool((idle**len(tokens)).max() * RESAMPLES > NEVER)
 
 
 def detectable(differences: Floats) -> float | None:
