@@ -346,11 +346,17 @@ def portable(config: SweepConfig) -> dict[str, Any]:
         model["path"] = portable_path(model["path"])
     for task in values.get("tasks", []):
         task.update({key: portable_path(task[key]) for key in ("data", "name") if task.get(key)})
-    for choice in [*values.get("strategies", []), *values.get("allocators", [])]:
+    for choice in [
+        c
+        for grid in (values, *values.get("also", []))
+        for c in (*grid.get("strategies", []), *grid.get("allocators", []))
+    ]:
         choice["name"] = portable_path(choice["name"])
+        if choice.get("predictor"):
+            choice["predictor"] = portable_path(choice["predictor"])
     if values.get("track"):
         values["track"] = [portable_path(word) for word in values["track"]]
-    for key in ("bank", "cache"):
+    for key in ("bank", "cache", "predictor"):
         if values.get(key):
             values[key] = portable_path(values[key])
     if values.get("prm"):  # one model, or `plan=MODEL,execution=MODEL`

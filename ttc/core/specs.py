@@ -84,6 +84,17 @@ class ChoiceSpec(Spec):
     """What an allocator is told by, where it is not the sweep's own."""
 
 
+class GridSpec(Spec):
+    """Strategies x allocators x budgets."""
+
+    strategies: Annotated[tuple[Annotated[ChoiceSpec, _named("name")], ...], BeforeValidator(_listed)] = ()
+    allocators: Annotated[tuple[Annotated[ChoiceSpec, _named("name")], ...], BeforeValidator(_listed)] = (
+        ChoiceSpec(name="uniform"),
+    )
+    budgets: Annotated[tuple[Positive, ...], BeforeValidator(_listed)] = ()
+    """Mean completion tokens a problem; a run's total is this times its problems."""
+
+
 class SamplingSpec(Spec):
     """How one completion is drawn. top_p and top_k sort the whole vocabulary at each token: slow on a CPU."""
 
@@ -96,8 +107,11 @@ class SamplingSpec(Spec):
     stop: tuple[str, ...] = ()
 
 
-class SweepConfig(Spec):
+class SweepConfig(GridSpec):
     """A sweep: every task x model x strategy x allocator x budget is one cell."""
+
+    also: tuple[GridSpec, ...] = ()
+    """Further grids on the same tasks and models, where one product would be too much; no budgets: the sweep's own."""
 
     tasks: Annotated[tuple[Annotated[TaskSpec, _named("name")], ...], BeforeValidator(_listed)] = ()
     bank: Path | None = None
@@ -106,12 +120,6 @@ class SweepConfig(Spec):
     prm: str | None = None
     predictor: Path | None = None
     """A folder that `ttc fit` wrote; a bank sweep without one fits on the bank's other problems."""
-    strategies: Annotated[tuple[Annotated[ChoiceSpec, _named("name")], ...], BeforeValidator(_listed)] = ()
-    allocators: Annotated[tuple[Annotated[ChoiceSpec, _named("name")], ...], BeforeValidator(_listed)] = (
-        ChoiceSpec(name="uniform"),
-    )
-    budgets: Annotated[tuple[Positive, ...], BeforeValidator(_listed)] = ()
-    """Mean completion tokens a problem; a run's total is this times its problems."""
     sampling: SamplingSpec = SamplingSpec()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     limit: Positive | None = None
@@ -152,6 +160,12 @@ class SweepConfig(Spec):
             raise ValueError("give a task or a bank, not both")
         max_errors(self.max_errors, 1)
         return self
+
+
+def grids(config: SweepConfig) -> list[GridSpec]:
+    """Return every grid of a sweep: its own, and the further ones with their budgets filled in."""
+    own = [config] if config.strategies or not config.also else []
+    return [*own, *(g if g.budgets else g.model_copy(update={"budgets": config.budgets}) for g in config.also)]
 
 
 def max_errors(text: str, n_problems: int) -> int:

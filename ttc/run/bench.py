@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ttc.core.errors import ConfigError, DataError
 from ttc.core.identity import identity
+from ttc.core.parameters import build
 from ttc.core.profiles import DEFAULT, ModelProfile, choose_profile
 from ttc.core.protocols import (
     Capability,
@@ -21,11 +22,11 @@ from ttc.core.protocols import (
     joins,
 )
 from ttc.core.registry import load
-from ttc.core.specs import ModelSpec, SamplingSpec, SweepConfig, TaskSpec
+from ttc.core.specs import ModelSpec, SamplingSpec, SweepConfig, TaskSpec, grids
 from ttc.core.types import Completion, Example, Problem, Prompt, Sampling
 from ttc.engines.joint import Joint, Member, MixedEngine
 from ttc.engines.replay import ReplayEngine
-from ttc.run.choices import Subject, choices
+from ttc.run.choices import Subject
 from ttc.run.grading import CheckerGrader
 from ttc.run.plan import DEFAULT_MAX_TOKENS, DEFAULT_MIN_CALL_TOKENS, check_bank_models
 from ttc.run.solve import Judge, Verdict
@@ -298,7 +299,8 @@ def _bank_bench(config: SweepConfig, bank: Bank, name: str, min_call_tokens: int
 
 def _joint_benches(config: SweepConfig, groups: Sequence[Sequence[Bench]]) -> list[Bench]:
     """Return a bench for each group of models, where an allocator joins them and there is something to join."""
-    wanted = any(joins(choice.instance) == "models" for choice in choices("allocators", config.allocators or ()))
+    specs = [spec for grid in grids(config) for spec in grid.allocators]
+    wanted = any(joins(build("allocators", spec.name, spec.params)) == "models" for spec in specs)
     if not wanted or len(groups[0]) < 2:
         return []
     members = [_member(bench) for bench in groups[0]]

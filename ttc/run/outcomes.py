@@ -28,6 +28,8 @@ from ttc.store.bank import Bank, Row
 
 SHARES = (0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
 """Grants on offer, in mean samples: closer where one sample more or less matters."""
+CALLS = (*range(1, 9), 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
+"""Whole calls on offer; with more, the recorded samples are the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Recorded:
         """Return the options on offer: none beyond the samples there are."""
         most = self.samples
         if unit == "calls":
-            return np.arange(1, most + 1, dtype=np.int64)
+            return np.array([n for n in CALLS if n < most] + [most], dtype=np.int64)
         return np.array([round(s * self.mean_tokens) for s in SHARES if s <= most], dtype=np.int64)
 
     def seen(self, problem_id: str, drawn: Sequence[Row] = ()) -> Seen:

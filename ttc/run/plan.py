@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ttc.core.errors import ConfigError, did_you_mean
 from ttc.core.identity import canonical_json, file_sha256, identity
 from ttc.core.protocols import Joins, is_oracle, joins, needs, needs_predictor, requirements
-from ttc.core.specs import ChoiceSpec, SweepConfig
+from ttc.core.specs import ChoiceSpec, GridSpec, SweepConfig, grids
 from ttc.run.choices import Choice, Several, Subject, choices, resolve
 
 if TYPE_CHECKING:  # numpy comes with it
@@ -104,11 +104,19 @@ def make_cells(
     Raises:
         ConfigError: no budgets, one thing under two names, or an allocator that cannot be told what it needs.
     """
-    if not config.budgets:
+    cells = [c for grid in grids(config) for c in _of_grid(config, grid, subjects, min_call_tokens, tell)]
+    _check_distinct(cells)
+    return cells
+
+
+def _of_grid(
+    config: SweepConfig, grid: GridSpec, subjects: Sequence[Subject], min_call_tokens: int, tell: Teller
+) -> list[Cell]:
+    if not grid.budgets:
         raise ConfigError("no budgets given", "for example --budgets 256,512,1024 (mean completion tokens a problem)")
-    if len(set(config.budgets)) < len(config.budgets):
-        raise ConfigError(f"a budget stands twice in {list(config.budgets)}")
-    strategies, allocators = choices("strategies", config.strategies), choices("allocators", config.allocators)
+    if len(set(grid.budgets)) < len(grid.budgets):
+        raise ConfigError(f"a budget stands twice in {list(grid.budgets)}")
+    strategies, allocators = choices("strategies", grid.strategies), choices("allocators", grid.allocators)
     if any(joins(choice.instance) == "models" for choice in allocators) and not any(s.members for s in subjects):
         raise _too_few("models", allocators, [subject.model for subject in subjects])
     cells = []
@@ -116,8 +124,7 @@ def make_cells(
         own = [choice for choice in allocators if (joins(choice.instance) == "models") == bool(subject.members)]
         solvers = [resolve(choice, subject) for choice in strategies] if own else []
         for row in _rows(subject, solvers, own, tell):
-            cells += [_cell(config, row, budget, min_call_tokens) for budget in config.budgets]
-    _check_distinct(cells)
+            cells += [_cell(config, row, budget, min_call_tokens) for budget in grid.budgets]
     return cells
 
 

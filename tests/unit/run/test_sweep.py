@@ -232,3 +232,21 @@ def test_cells_of_a_live_sweep_share_samples_and_say_that_their_clock_means_noth
 def test_texts_are_left_out_where_asked(folder):
     rows = run(live(store_text=False), folder / "run").records.values()
     assert {c["text"] for row in rows for c in row["candidates"]} == {None}
+
+
+def test_further_grids_are_a_union_and_never_a_product(folder):
+    plan = replayed(
+        also=[
+            {"strategies": "self-consistency", "allocators": "random,oracle", "budgets": [60]},
+            {"strategies": "early-stopping-consistency"},
+        ]
+    )
+    cells = [(cell.strategy.name, cell.allocator.name, cell.budget) for cell in plan.cells]
+    assert cells == [
+        ("self-consistency", "uniform", 60), ("self-consistency", "uniform", 150), ("coverage", "uniform", 60),
+        ("coverage", "uniform", 150), ("self-consistency", "random", 60), ("self-consistency", "oracle", 60),
+        ("early-stopping-consistency", "uniform", 60), ("early-stopping-consistency", "uniform", 150),
+    ]  # fmt: skip
+    assert len(run(plan, folder / "run").records) == len(cells) * PROBLEMS
+    alone = replayed(strategies=[], also=[{"strategies": "coverage"}])
+    assert [cell.id for cell in alone.cells] == [cell.id for cell in plan.cells[2:4]]
