@@ -14,6 +14,8 @@ TASKS = ("arithmetic", "countdown")
 BUDGETS = (64, 128, 256, 512)
 PROBLEMS = 20
 """Of each task, their difficulties in turn: what fits a few minutes on two cores."""
+LIVE_ALLOCATORS = ("random", "knapsack", "sequential", "streaming", "binned-policy", "saturation")
+"""Each once, with self-consistency, told by the shipped predictor; the others need a bank, or several models."""
 BANK_BUDGETS = (256, 512, 1024, 2048)
 
 
@@ -26,7 +28,7 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="Run folder; under results/ without it.")] = None,
     display: Annotated[Display, typer.Option(help="How progress is shown.")] = Display.auto,
 ) -> None:
-    """Run every strategy on the shipped model pair through vLLM, and report.
+    """Run every strategy, and allocators with a shipped predictor, on the shipped models through vLLM, and report.
 
     Where vLLM is not installed, a recorded bank is replayed instead.
     """
@@ -52,6 +54,7 @@ def _live() -> dict[str, Any]:
         "budgets": BUDGETS,
         "limit": PROBLEMS,
         "overlap": True,
+        "also": [{"strategies": ["self-consistency"], "allocators": list(LIVE_ALLOCATORS)}],
     }
 
 
