@@ -132,7 +132,7 @@ def tokens_to_match(outcomes: Outcomes, curve: Sequence[int], rival: int) -> Tok
 def _may_cost_nothing(tokens: Floats) -> bool:
     """Say whether a resample of the problems may hold only such that spent nothing: no ratio is defined there."""
     idle = (tokens <= 0).mean(axis=0)
-    return bool((idle**len(tokens)).max() * RESAMPLES > NEVER)
+    return bool((idle ** len(tokens)).max() * RESAMPLES > NEVER)
 
 
 def detectable(differences: Floats) -> float | None:
