@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ttc.core.curves import FloatArray, IntArray
 from ttc.core.errors import DataError
+from ttc_predictors.blocks import rounded
 from ttc_predictors.linear import PENALTIES, DesignName, Linear, Link, design, fit_linear
 
 Objective = Literal["cross_entropy", "regression", "gamma", "quantile"]
@@ -162,28 +163,25 @@ def grow(rows: Rows, folds: IntArray, growth: Growth) -> Grown:
     parts = [f for f in np.unique(folds).tolist() if 0 < (row_fold == f).sum() < row_fold.size]
     everything = np.ones(row_fold.size, dtype=bool)
     if not parts:
-        stack = Stack(
-            rows.objective, rows.names, _linear(rows, rows.x(-1), everything, (rows.designs[0], PENALTIES[-1])), None
-        )
+        stack = Stack(rows.objective, rows.names, _linears(rows, rows.x(-1), everything)[0], None)
         constant = np.full(rows.y.size, np.average(rows.y, weights=rows.weight))
         return Grown(stack, {-1: stack}, constant, np.nan, np.nan)
     tables = {fold: rows.x(fold) for fold in parts}
-    choices = [(name, penalty) for penalty in PENALTIES for name in rows.designs]
-    tried = [{f: _linear(rows, tables[f], row_fold != f, choice) for f in parts} for choice in choices]
+    tried = {f: _linears(rows, tables[f], row_fold != f) for f in parts}
     losses = [
         np.sum(
-            [_losses_out(rows, linears[f](rows.names, tables[f][row_fold == f]), row_fold == f) for f in parts], axis=0
+            [_losses_out(rows, tried[f][c](rows.names, tables[f][row_fold == f]), row_fold == f) for f in parts], axis=0
         )
-        for linears in tried
+        for c in range(len(PENALTIES) * len(rows.designs))
     ]
     best = simplest(losses)
-    rounds, loss, boosters = _rounds(rows, tables, row_fold, tried[best], growth)
-    stacks = {f: Stack(rows.objective, rows.names, tried[best][f], _forest(boosters[f], rounds, growth)) for f in parts}
+    rounds, loss, boosters = _rounds(rows, tables, row_fold, {f: tried[f][best] for f in parts}, growth)
+    stacks = {f: Stack(rows.objective, rows.names, tried[f][best], _forest(boosters[f], rounds, growth)) for f in parts}
     held_out = np.full(rows.y.size, np.nan)
     for f in parts:
         held_out[row_fold == f] = stacks[f].predict(tables[f][row_fold == f])
     whole = rows.x(-1)
-    linear = _linear(rows, whole, everything, choices[best])
+    linear = _linears(rows, whole, everything)[best]
     booster = _booster(rows, whole, everything, linear, growth) if rounds else None
     for _ in range(rounds):
         booster.update()
@@ -223,18 +221,24 @@ def _rounds(
     return candidates[best], totals[best], boosters
 
 
-def _linear(rows: Rows, x: Features, chosen: NDArray[np.bool_], choice: tuple[DesignName, float]) -> Linear:
+def _linears(rows: Rows, x: Features, chosen: NDArray[np.bool_]) -> list[Linear]:
+    """Return the linear stages to choose from, simplest first: every penalty, and of each every design."""
     problems = np.unique(rows.problem[chosen]).size
-    weight = rows.weight[chosen] * (problems / float(rows.weight[chosen].sum()))
-    name, penalty = choice
-    columns = design(name, rows.names, x[chosen])
-    linear = fit_linear(name, columns, rows.y[chosen], weight, LINKS[rows.objective], penalty)
-    if rows.objective != "quantile":
-        return linear
-    shift = float(np.quantile(rows.y[chosen] - linear(rows.names, x[chosen]), rows.alpha))
+    y, weight = rows.y[chosen], rows.weight[chosen] * (problems / float(rows.weight[chosen].sum()))
+    found = []
+    for name in rows.designs:
+        fitted = fit_linear(name, design(name, rows.names, x[chosen]), y, weight, LINKS[rows.objective])
+        if rows.objective == "quantile":
+            fitted = [_shifted(linear, y - linear(rows.names, x[chosen]), rows.alpha) for linear in fitted]
+        found.append(fitted)
+    return [linear for same_penalty in zip(*found, strict=True) for linear in same_penalty]
+
+
+def _shifted(linear: Linear, residuals: FloatArray, alpha: float) -> Linear:
+    """Return a linear stage whose constant makes the share `alpha` of the residuals negative."""
     weights = linear.weights.copy()
-    weights[-1] += shift
-    return Linear(linear.design, linear.mean, linear.scale, weights)
+    weights[-1] += float(np.quantile(residuals, alpha))
+    return replace(linear, weights=rounded(weights))
 
 
 def _forest(booster: Any, rounds: int, growth: Growth) -> Forest | None:

@@ -25,8 +25,11 @@ from ttc_predictors.value import (
     fit_fresh,
 )
 
-GAIN_STATES, GAIN_OPTIONS = 4_000, 8
+GAIN_STATES, GAIN_OPTIONS = 4_000, 6
 """Moments with a pilot, and options of each, that gains are learned from: more of one moment teach little."""
+MOST_OPTIONS = 12
+"""Options that gains are learned of where nothing was drawn; those between them are interpolated."""
+SPEND_ROWS = 12_000
 LEAST_VARIANCE = 0.05
 """Of gains, as a share of the mean: some never vary where few problems are known."""
 WHOLE_SHARE = 0.995
@@ -108,11 +111,12 @@ class _Fit:
         """Return moments, options above their level, and weights, of what gains are learned from."""
         rng = np.random.default_rng(self.ground.growth.seed)
         states, m = self.states, self.outcomes.options.size
+        grid = np.unique(np.round(np.geomspace(1, m, MOST_OPTIONS)).astype(np.int64)) - 1
         later = np.flatnonzero(states.drawn > 0)
         kept = rng.permutation(later)[:GAIN_STATES]
         moments, options, weights = [], [], []
         for s in [*np.flatnonzero(states.drawn == 0).tolist(), *np.sort(kept).tolist()]:
-            above = np.arange(self.base[s] + 1, m)
+            above = np.arange(self.base[s] + 1, m) if states.drawn[s] else grid[grid > self.base[s]]
             if states.drawn[s] and above.size > GAIN_OPTIONS:
                 above = rng.choice(above, GAIN_OPTIONS, replace=False)
             share = (later.size / kept.size if states.drawn[s] else 1.0) / max(1, above.size)
@@ -188,7 +192,10 @@ class _Fit:
             return None
         bare = np.flatnonzero(self.states.drawn == 0)
         moments, above = np.append(moments, bare), np.append(above, np.zeros_like(bare))
-        weights = np.append(weights, self.states.weight[bare] / options.size)
+        weights = np.append(self.states.weight[moments[: weights.size]], self.states.weight[bare]) / options.size
+        if moments.size > SPEND_ROWS:
+            few = np.random.default_rng(self.ground.growth.seed).choice(moments.size, SPEND_ROWS, replace=False)
+            moments, above, weights = moments[few], above[few], weights[few]
         rows = Rows(
             "cross_entropy", ("moment",), (*moment_names(self.ground.prior), *SPEND_FEATURES),
             lambda fold: self.standings[fold].take(moments).spend_features(options[above]),
@@ -200,15 +207,23 @@ class _Fit:
     def fresh(self, gains: FloatArray) -> tuple[Fresh, FloatArray]:
         """Measure how far gains predicted out of fold are to be believed where nothing was drawn; return them so, (n, m)."""
         moments, above, _ = self.rows
-        table = np.zeros((self.states.problem.size, self.outcomes.options.size))
+        options = self.outcomes.options.astype(np.float64)
+        table = np.zeros((self.states.problem.size, options.size))
         table[moments, above] = gains
         bare = np.flatnonzero(self.states.drawn == 0)
-        above_level = np.arange(table.shape[1]) > self.base[bare][:, None]
-        recorded = np.where(above_level, self.labels[bare] - self.level_labels[bare][:, None], 0.0)
-        fitted = fit_fresh(recorded, table[bare])
-        options = np.broadcast_to(self.outcomes.options.astype(np.float64), recorded.shape).reshape(-1)
-        believed = fitted(self.outcomes.options.astype(np.float64), options, table[bare].reshape(-1))
-        return fitted, np.where(above_level, believed.reshape(recorded.shape), 0.0)
+        base = int(self.base[bare[0]])
+        known = np.append(base, np.unique(above[self.states.drawn[moments] == 0]))
+        recorded = self.labels[bare] - self.level_labels[bare][:, None]
+        fitted = fit_fresh(recorded[:, known], table[bare][:, known])
+        between = np.array([np.interp(options, options[known], row) for row in np.eye(known.size)])
+        everywhere = Fresh(
+            rounded(np.maximum(0.0, recorded.mean(axis=0)) if self.rising else recorded.mean(axis=0)),
+            rounded(fitted.predicted @ between),
+            fitted.trust,
+        )
+        predicted = table[bare][:, known] @ between
+        believed = everywhere(options, np.tile(options, bare.size), predicted.reshape(-1)).reshape(predicted.shape)
+        return everywhere, np.where(np.arange(options.size) > base, believed, 0.0)
 
     def curves(self, levels: FloatArray, gains: FloatArray) -> FloatArray:
         """Return the values out of fold of problems that nothing was drawn of, (n, m)."""

@@ -110,10 +110,8 @@ class Linear:
         return cls(value["design"], mean, scale, weights)
 
 
-def fit_linear(
-    name: DesignName, columns: FloatArray, y: FloatArray, weight: FloatArray, link: Link, penalty: float
-) -> Linear:
-    """Fit the weights under a ridge penalty; a gain is nothing where nothing is added, so it has no intercept.
+def fit_linear(name: DesignName, columns: FloatArray, y: FloatArray, weight: FloatArray, link: Link) -> list[Linear]:
+    """Fit the weights under each of PENALTIES; a gain is nothing where nothing is added, so it has no intercept.
 
     `weight` sums to the number of problems. What is known little of is drawn towards what the design's name says.
     """
@@ -123,17 +121,18 @@ def fit_linear(
     spread = np.sqrt((np.where(known, columns - mean, 0.0) ** 2).sum(axis=0) / count)
     empty = Linear(name, rounded(mean), rounded(np.where(spread > 1e-9, spread, _CONSTANT)), np.zeros(0))
     z = empty.standardised(columns)
-    held, centre = np.full(z.shape[1], penalty), np.zeros(z.shape[1])
-    held[-1] = 1e-6 if name == "moment" else 1e9
+    centre = np.zeros(z.shape[1])
     if name in ("rising", "voted") and empty.scale[0] < _CONSTANT:
         centre[0] = empty.scale[0]
+    last = 1e-6 if name == "moment" else 1e9
+    held = [np.append(np.full(z.shape[1] - 1, penalty), last) for penalty in PENALTIES]
     if link == "logit":
-        weights = logistic(z, y, weight, held, centre)
+        weights = [logistic(z, y, weight, penalty, centre) for penalty in held]
     else:
         target = np.log(np.maximum(y, 1e-9)) if link == "log" else y
-        gram = (z * weight[:, None]).T @ z + np.diag(held)
-        weights = centre + np.linalg.solve(gram, z.T @ (weight * (target - z @ centre)))
-    return Linear(name, empty.mean, empty.scale, rounded(weights))
+        gram, slope = (z * weight[:, None]).T @ z, z.T @ (weight * (target - z @ centre))
+        weights = [centre + np.linalg.solve(gram + np.diag(penalty), slope) for penalty in held]
+    return [Linear(name, empty.mean, empty.scale, rounded(w)) for w in weights]
 
 
 def logistic(z: FloatArray, y: FloatArray, weight: FloatArray, penalty: FloatArray, centre: FloatArray) -> FloatArray:
