@@ -162,10 +162,12 @@ def pareto_figure(
 
 def curve_styles(content: Sequence[Panel]) -> dict[str, tuple[str, str]]:
     """Return colour and marker of each curve's label, the same in every picture of a report."""
-    # One colour a strategy, one marker a curve: allocators of a strategy stay recognisable as relatives.
-    strategies = dict.fromkeys(curve.series[:2] for panel in content for curve in panel.curves)
-    colours = {strategy: COLOURS[i % len(COLOURS)] for i, strategy in enumerate(strategies)}
+    # One marker a curve. Where there are colours enough, one of them too; else one a strategy, so that the allocators
+    # of a strategy stay recognisable as relatives.
     curves = {curve.label: curve.series[:2] for panel in content for curve in panel.curves}
+    if len(curves) <= len(COLOURS) or len(set(curves.values())) == 1:
+        return {label: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, label in enumerate(curves)}
+    colours = {strategy: COLOURS[i % len(COLOURS)] for i, strategy in enumerate(dict.fromkeys(curves.values()))}
     return {label: (colours[key], MARKERS[i % len(MARKERS)]) for i, (label, key) in enumerate(curves.items())}
 
 

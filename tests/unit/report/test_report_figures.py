@@ -4,12 +4,13 @@ import itertools
 import sys
 import warnings
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 
 import pytest
 from made_up_runs import cell, end, failed, record, run_of, sweep
 
 from ttc.report.aggregate import compact
-from ttc.report.figures import panels, pareto_figure, png_bytes, svg_text
+from ttc.report.figures import curve_styles, panels, pareto_figure, png_bytes, svg_text
 
 STRATEGIES = {
     ("self-consistency", "uniform"): 0.0,
@@ -87,8 +88,19 @@ def test_drawing_marks_oracles_and_tells_curves_apart(tmp_path):
     curves = [line for line in axes.lines if line.get_linestyle() in {"-", "--"}]
     assert [line.get_linestyle() for line in curves] == ["-", "-", "-", "--"]
     assert len({line.get_marker() for line in curves}) == 4
-    assert len({line.get_color() for line in curves}) == 3  # one colour for both allocators of best-of-n
+    assert len({line.get_color() for line in curves}) == 4
     assert axes.get_xscale() == "log"
+
+
+@pytest.mark.parametrize(("strategies", "allocators", "colours"), [(2, 3, 6), (1, 9, 6), (4, 3, 4)])
+def test_colours_are_a_curves_own_while_they_last_then_its_strategys(strategies, allocators, colours):
+    curves = [
+        SimpleNamespace(label=f"{s}, {a}", series=(f"strategy {s}", "{}", f"allocator {a}"))
+        for s in range(strategies) for a in range(allocators)
+    ]  # fmt: skip
+    styles = curve_styles([SimpleNamespace(curves=curves)])
+    assert len({colour for colour, _ in styles.values()}) == colours
+    assert len(set(styles.values())) == strategies * allocators
 
 
 @pytest.mark.parametrize("models", [1, 3])
