@@ -20,6 +20,7 @@ from ttc_predictors.folds import groups as make_groups
 from ttc_predictors.model import BLOCKS, ModelPart, bare_features, fit_model, moment_features, prepare, survey
 from ttc_predictors.pilot import FEATURES, pilot_features
 from ttc_predictors.prior import Wanted
+from ttc_predictors.quality import draw_reliability, of_model
 from ttc_predictors.value import Standing, ValuePart
 
 Key = tuple[str, str, Unit]
@@ -79,6 +80,7 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
         self.values_: dict[Key, ValuePart] = {}
         self.held_out_: dict[Key, FloatArray] = {}
         self.notes_: list[str] = []
+        self.report_: dict[str, Any] = {"success": [], "values": []}
         for model in dict.fromkeys(one.model for one in outcomes):
             mine = [one for one in outcomes if one.model == model]
             whole = survey(mine)
@@ -86,10 +88,12 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
             ground = prepare(whole, Wanted(BLOCKS[self.features], seed=self.seed), growth)
             part, held = fit_model(whole, ground, self.quantile)
             self.models_[model] = part
+            self.report_["success"].append(of_model(model, part, held))
             for one in mine:
                 key = (one.model, one.strategy, one.unit)
-                self.values_[key], self.held_out_[key] = fit_value(one, ground, held)
-        self.report_: dict[str, Any] = {}
+                learned = fit_value(one, ground, held)
+                self.values_[key], self.held_out_[key] = learned.value, learned.held_out
+                self.report_["values"].append(learned.quality)
         self._ready()
         return self
 
@@ -130,7 +134,8 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
 
     def success(self, model: str, problems: Sequence[Seen]) -> FloatArray:
         """Return the predicted chance that a single sample is right, (n,)."""
-        return self._model(model).calibration(self._standing(model, problems).rate)
+        standing = self._standing(model, problems)
+        return self._model(model).calibration(standing.rate, standing.drawn)
 
     def sample_tokens(self, model: str, problems: Sequence[Seen]) -> tuple[FloatArray, FloatArray]:
         """Return the expected tokens of a single sample, and their upper quantile, both (n,)."""
@@ -151,9 +156,10 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
         return make_folds(make_groups(problems), count, seed)
 
     def save(self, folder: Path) -> None:
-        """Write text and JSON files. Raises StorageError."""
+        """Write text and JSON files, and a figure of its reliability. Raises StorageError."""
         content, shelf = storing.pack(self)
         files.write(folder, content, shelf, self.report_)
+        draw_reliability(self.report_, folder / "reliability.png")
 
     @classmethod
     def load(cls, folder: Path) -> BudgetPredictor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,9 @@ from ttc.core.curves import FloatArray, IntArray
 from ttc.core.forecast import Outcomes
 from ttc_predictors.blocks import rounded
 from ttc_predictors.boosting import Grown, Rows, Stack, grow
-from ttc_predictors.calibration import fit_calibration
+from ttc_predictors.calibration import Forecasts, fit_calibration
 from ttc_predictors.model import Ground, HeldOut, bare_features, moment_names
+from ttc_predictors.quality import of_value
 from ttc_predictors.states import States, states_of
 from ttc_predictors.value import (
     GAIN_FEATURES,
@@ -36,23 +38,34 @@ WHOLE_SHARE = 0.995
 """A strategy that spends more than this of its grants is taken to spend all."""
 
 
-def fit_value(outcomes: Outcomes, ground: Ground, held: HeldOut) -> tuple[ValuePart, FloatArray]:
-    """Learn one strategy's curves; return them, and the values of the training problems predicted out of fold, (n, m).
+@dataclass(frozen=True)
+class Learned:
+    """What was learned of one strategy, and how well."""
 
-    The latter are of problems that nothing was drawn of.
-    """
+    value: ValuePart
+    held_out: FloatArray
+    """Values of the training problems before anything is drawn, predicted out of fold, (n, m)."""
+    quality: dict[str, Any]
+
+
+def fit_value(outcomes: Outcomes, ground: Ground, held: HeldOut) -> Learned:
+    """Learn one strategy's curves."""
     fit = _Fit(outcomes, ground, held)
     level = fit.level()
     gain = fit.gain(level)
     row_fold = ground.folds[fit.places[fit.states.problem]]
-    calibration = fit_calibration(level.held_out, fit.level_labels, fit.states.weight, row_fold)
+    calibration = fit_calibration(
+        Forecasts(level.held_out, fit.level_labels, fit.states.weight, row_fold, fit.states.drawn)
+    )
     fresh, gains = fit.fresh(gain.held_out)
     value = ValuePart(
         outcomes.model, outcomes.strategy, outcomes.unit, outcomes.options, fit.rising, level.stack, calibration,
         gain.stack, fresh, fit.spend(), rounded(fit.scores), rounded(outcomes.scores.mean(axis=1)),
         rounded(outcomes.tokens.mean(axis=1)), tuple(seen.problem_id for seen in outcomes.problems),
     )  # fmt: skip
-    return value, fit.curves(calibration(level.held_out), gains)
+    key = (outcomes.model, outcomes.strategy, outcomes.unit)
+    quality = of_value(key, level, gain, fresh, fit.explained(gain.held_out))
+    return Learned(value, fit.curves(calibration(level.held_out, fit.states.drawn), gains), quality)
 
 
 @dataclass(frozen=True)
@@ -132,13 +145,23 @@ class _Fit:
         Gains of few samples are small and vary little, and it is they that decisions hang on: unweighted, large ones
         would drown them.
         """
+        gains, cell, mean = self._cells(moments, above)
+        variance = np.bincount(cell, (gains - mean[cell]) ** 2) / np.bincount(cell)
+        return np.asarray(1.0 / (variance[cell] + LEAST_VARIANCE * max(float(variance.mean()), 1e-9)))
+
+    def _cells(self, moments: IntArray, above: IntArray) -> tuple[FloatArray, IntArray, FloatArray]:
+        """Return recorded gains, the (samples drawn, option) that each is of, and the mean of each of those."""
         gains = self.labels[moments, above] - self.level_labels[moments]
         _, cell = np.unique(self.states.drawn[moments] * self.outcomes.options.size + above, return_inverse=True)
         cell = cell.reshape(-1)
-        count = np.bincount(cell)
-        mean = np.bincount(cell, gains) / count
-        variance = np.bincount(cell, (gains - mean[cell]) ** 2) / count
-        return np.asarray(1.0 / (variance[cell] + LEAST_VARIANCE * max(float(variance.mean()), 1e-9)))
+        return gains, cell, np.bincount(cell, gains) / np.bincount(cell)
+
+    def explained(self, predicted: FloatArray) -> float:
+        """Return the share of the gains' variance around their cells' means that predictions out of fold explain."""
+        moments, above, weights = self.rows
+        gains, cell, mean = self._cells(moments, above)
+        total = float(np.sum(weights * (gains - mean[cell]) ** 2))
+        return 1.0 - float(np.sum(weights * (gains - predicted) ** 2)) / total if total > 0 else 0.0
 
     @cached_property
     def standings(self) -> dict[int, Standing]:

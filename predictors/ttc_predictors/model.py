@@ -11,7 +11,7 @@ from ttc.core.curves import FloatArray, IntArray
 from ttc.core.forecast import Outcomes, Sample, Seen
 from ttc_predictors.blocks import BlockName, rounded
 from ttc_predictors.boosting import Features, Growth, Rows, Stack, grow
-from ttc_predictors.calibration import Calibration, fit_calibration
+from ttc_predictors.calibration import Calibration, Forecasts, fit_calibration
 from ttc_predictors.folds import folds as make_folds
 from ttc_predictors.folds import groups as make_groups
 from ttc_predictors.pilot import FEATURES as PILOT_FEATURES
@@ -47,7 +47,8 @@ class ModelPart:
 
     def rate(self, moments: Features) -> FloatArray:
         """Return the calibrated chance that a single sample is right at each moment."""
-        return self.calibration(self.success.predict(moments))
+        drawn = moments[:, len(self.prior.names) + PILOT_FEATURES.index("drawn")]
+        return self.calibration(self.success.predict(moments), drawn)
 
     def mean_tokens(self, moments: Features) -> FloatArray:
         """Return the expected tokens of a sample at each moment."""
@@ -195,7 +196,9 @@ def fit_model(outcomes: Outcomes, ground: Ground, quantile: float) -> tuple[Mode
         ground.folds,
         growth,
     )
-    calibration = fit_calibration(success.held_out, rates, weight, ground.folds[states.problem])
+    calibration = fit_calibration(
+        Forecasts(success.held_out, rates, weight, ground.folds[states.problem], states.drawn)
+    )
     means, lengths, of = _lengths(outcomes, states, growth.seed)
     costs = Rows("gamma", ("moment",), names, tables.__getitem__, np.maximum(1.0, means), weight, states.problem)
     tokens = grow(costs, ground.folds, growth)
@@ -211,7 +214,15 @@ def fit_model(outcomes: Outcomes, ground: Ground, quantile: float) -> tuple[Mode
     part = ModelPart(
         ground.prior, ground.habits[-1], success.stack, calibration, tokens.stack, float(rounded(scale)), upper.stack
     )
-    held = HeldOut(states, calibration(success.held_out), rates, samples, tokens.held_out * scale, means, success.folds)
+    held = HeldOut(
+        states,
+        calibration(success.held_out, states.drawn),
+        rates,
+        samples,
+        tokens.held_out * scale,
+        means,
+        success.folds,
+    )
     return part, held
 
 

@@ -165,7 +165,7 @@ class ValuePart:
         rows = np.repeat(np.arange(n), m)
         reach = np.minimum(options.reshape(-1), np.maximum(known[-1], bases[rows]))
         more = np.flatnonzero(reach > bases[rows])
-        values = self.calibration(raw)[rows]
+        values = self.calibration(raw, standing.drawn)[rows]
         features = standing.take(rows[more]).gain_features(self.unit, bases[rows[more]], reach[more], raw[rows[more]])
         gains = self.gain.predict(features)
         fresh = standing.drawn[rows[more]] == 0

@@ -49,6 +49,8 @@ def fit(
     asked = Asked(tuple(sources), names, features, draws, seed)
     predictor, allocated = fit_predictor(asked, lambda text: typer.echo(text, err=True))
     kept: Any = predictor  # every kind can be saved; the protocol of those that are asked does not say so
+    if hasattr(kept, "report_"):
+        kept.report_["allocated"] = [asdict(row) for row in allocated]
     kept.save(out)
     _tell(predictor, allocated, as_json)
     typer.echo(f"predictor: {out}", err=True)
@@ -64,7 +66,7 @@ def _tell(predictor: Predictor, allocated: Sequence[Allocated], as_json: bool) -
     quality = report.get("success", [])
     if quality:
         heads = ["Model", "Problems", "Brier", "ECE", "Spearman", "Cost error"]
-        rows = [[q["model"], f"{q['problems']:,}", f"{q['brier']:.4f}", f"{q['ece']:.3f}", f"{q['spearman']:.2f}",
+        rows = [[q["model"], f"{q['problems']:,}", f"{q['brier']:.4f}", f"{q['ece']:.3f}", "-" if q["spearman"] is None else f"{q['spearman']:.2f}",
                  f"{100 * q['cost_error']:.0f} %"] for q in quality]  # fmt: skip
         typer.echo("\n".join(["", "One sample, predicted out of fold:", *aligned([heads, *rows])]))
     heads = ["Strategy", "Model", "Tokens per problem", "Uniform %", "By predictions %", "Oracle %", "Of the gap"]
