@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import warnings
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -305,6 +306,7 @@ def _begin(run: RunDir, plan: Plan, command: str) -> None:
             },
             "shapes": _shapes(plan),
             "reward": plan.benches[0].reward.label if plan.benches[0].reward is not None else None,
+            "predictor": _predictor(plan),
             "cells": [cell.id for cell in plan.cells],
         },
     )  # fmt: skip
@@ -324,6 +326,37 @@ def _shapes(plan: Plan) -> dict[str, dict[str, int]]:
         except DataError:
             continue  # not every model attends: its equivalent FLOPs stay unknown
     return found
+
+
+def _predictor(plan: Plan) -> dict[str, Any] | None:
+    """Return what a report says of the run's predictors: their fingerprints, and how good they were when fitted."""
+    told = (p for cell in plan.cells for p in (cell.predictor, *(share.predictor for share in cell.shares)))
+    known = {p.fingerprint: p for p in told if p is not None}
+    if not known:
+        return None
+    rows = [
+        row
+        for p in known.values()
+        for quality in getattr(p, "report_", {}).get("success", [])
+        for row in _bins(quality)
+    ]
+    return {"label": "whether one sample is right", "fingerprint": "+".join(known), "reliability": rows}
+
+
+def _bins(quality: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a predictor's reliability bins with their bounds: half way between neighbouring means."""
+    bins = quality["reliability"]
+    means = [row["predicted"] for row in bins]
+    bounds = [0.0, *((a + b) / 2 for a, b in pairwise(means)), 1.0]
+    for row, low, high in zip(bins, bounds[:-1], bounds[1:], strict=True):
+        yield {
+            "model": quality["model"],
+            "bin_low": low,
+            "bin_high": high,
+            "mean_predicted": row["predicted"],
+            "mean_actual": row["recorded"],
+            "n": round(row["share"] * quality["problems"]),
+        }
 
 
 def _in_flight(events: Sequence[Mapping[str, Any]]) -> int:

@@ -34,6 +34,9 @@ def folder(tmp_path, monkeypatch):
 def test_from_banks_to_a_predictor_that_tells_easy_from_hard_and_to_grants(folder, capsys):
     assert run(["fit", "one", "two", "--out", "predictor", "--draws", "4", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
+    (quality,) = said["success"]
+    assert quality["spearman"] > 0.6
+    assert abs(sum(row["share"] for row in quality["reliability"]) - 1) < 0.01
     assert {row["strategy"] for row in said["allocated"]} == {"coverage", "self-consistency"}
     for row in said["allocated"]:
         assert row["predicted"] <= row["oracle"] + 1e-9
