@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -154,18 +154,16 @@ def _fit_vector(vectors: FloatArray, seed: int) -> Vector:
 
 def block_to_json(block: Block) -> dict[str, Any]:
     """Return a block as JSON values."""
-    return {
-        key: list(value) if isinstance(value, tuple) else value.tolist()
-        for key, value in vars(block).items()
-        if not key.startswith("_")
-    }
+    values = {field.name: getattr(block, field.name) for field in fields(block)}
+    return {key: list(value) if isinstance(value, tuple) else value.tolist() for key, value in values.items()}
 
 
 def block_from_json(name: str, value: Mapping[str, Any]) -> Block:
     """Return the block that `block_to_json` described. Raises KeyError, TypeError or ValueError where it is none."""
-    kinds: dict[str, type[Statistics | Words | Vector]] = {"statistics": Statistics, "words": Words, "vector": Vector}
-    fields = {
-        key: tuple(map(str, stored)) if key == "terms" else np.array(stored, dtype=np.float64)
-        for key, stored in value.items()
-    }
-    return kinds[name](**fields)
+    arrays = {key: np.array(stored, dtype=np.float64) for key, stored in value.items() if key != "terms"}
+    if name == "words":
+        words = Words(tuple(map(str, value["terms"])), arrays["idf"], arrays["topics"])
+        if words.topics.shape[1:] != words.idf.shape or words.idf.shape != (len(words.terms),):
+            raise ValueError("the topics do not fit the terms")
+        return words
+    return Vector(**arrays) if name == "vector" else Statistics(**arrays)

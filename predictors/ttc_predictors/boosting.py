@@ -140,7 +140,8 @@ def losses_of(rows: Rows, predicted: FloatArray, chosen: NDArray[np.bool_]) -> F
         loss = np.maximum(rows.alpha * (y - predicted), (rows.alpha - 1) * (y - predicted))
     else:
         loss = (y - predicted) ** 2
-    return np.bincount(rows.problem[chosen], rows.weight[chosen] * loss, minlength=int(rows.problem.max()) + 1)
+    sums = np.bincount(rows.problem[chosen], rows.weight[chosen] * loss, minlength=int(rows.problem.max()) + 1)
+    return np.asarray(sums, dtype=np.float64)
 
 
 def simplest(losses: Sequence[FloatArray]) -> int:
@@ -158,7 +159,7 @@ def simplest(losses: Sequence[FloatArray]) -> int:
 
 
 def grow(rows: Rows, folds: IntArray, growth: Growth) -> Grown:
-    """Train on all rows. `folds` is the fold of each problem; the penalty and the number of trees are chosen out of fold."""
+    """Train on all rows. `folds` is the fold of each problem; penalty and number of trees are chosen out of fold."""
     row_fold = folds[rows.problem]
     parts = [f for f in np.unique(folds).tolist() if 0 < (row_fold == f).sum() < row_fold.size]
     everything = np.ones(row_fold.size, dtype=bool)
@@ -174,7 +175,7 @@ def grow(rows: Rows, folds: IntArray, growth: Growth) -> Grown:
         )
         for c in range(len(PENALTIES) * len(rows.designs))
     ]
-    best = simplest(losses)
+    best = int(np.argmin([loss.sum() for loss in losses]))
     rounds, loss, boosters = _rounds(rows, tables, row_fold, {f: tried[f][best] for f in parts}, growth)
     stacks = {f: Stack(rows.objective, rows.names, tried[f][best], _forest(boosters[f], rounds, growth)) for f in parts}
     held_out = np.full(rows.y.size, np.nan)
@@ -182,10 +183,13 @@ def grow(rows: Rows, folds: IntArray, growth: Growth) -> Grown:
         held_out[row_fold == f] = stacks[f].predict(tables[f][row_fold == f])
     whole = rows.x(-1)
     linear = _linears(rows, whole, everything)[best]
-    booster = _booster(rows, whole, everything, linear, growth) if rounds else None
-    for _ in range(rounds):
-        booster.update()
-    stack = Stack(rows.objective, rows.names, linear, _forest(booster, rounds, growth))
+    forest = None
+    if rounds:
+        booster = _booster(rows, whole, everything, linear, growth)
+        for _ in range(rounds):
+            booster.update()
+        forest = _forest(booster, rounds, growth)
+    stack = Stack(rows.objective, rows.names, linear, forest)
     total = float(rows.weight.sum())
     return Grown(stack, {-1: stack, **stacks}, held_out, float(losses[best].sum()) / total, loss / total)
 

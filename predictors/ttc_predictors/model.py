@@ -47,16 +47,16 @@ class ModelPart:
 
     def rate(self, moments: Features) -> FloatArray:
         """Return the calibrated chance that a single sample is right at each moment."""
-        drawn = moments[:, len(self.prior.names) + PILOT_FEATURES.index("drawn")]
+        drawn = moments[:, len(self.prior.names) + PILOT_FEATURES.index("drawn")].astype(np.float64)
         return self.calibration(self.success.predict(moments), drawn)
 
     def mean_tokens(self, moments: Features) -> FloatArray:
         """Return the expected tokens of a sample at each moment."""
-        return np.maximum(1.0, self.tokens.predict(moments) * self.tokens_scale)
+        return np.asarray(np.maximum(1.0, self.tokens.predict(moments) * self.tokens_scale))
 
     def upper_tokens(self, moments: Features) -> FloatArray:
         """Return the upper quantile of a sample's tokens at each moment."""
-        return np.maximum(1.0, np.exp(self.upper.predict(moments)))
+        return np.asarray(np.maximum(1.0, np.exp(self.upper.predict(moments))))
 
 
 def moment_names(prior: Prior) -> tuple[str, ...]:
@@ -74,7 +74,8 @@ def moment_features(table: Features, pilot: Features, votes: Features, habits: H
 def bare_features(table: Features, habits: Habits) -> Features:
     """Return the features of moments at which nothing was drawn."""
     nothing = np.broadcast_to(pilot_features(()), (len(table), len(PILOT_FEATURES) + MOST_ANSWERS))
-    return moment_features(table, *np.split(nothing, [len(PILOT_FEATURES)], axis=1), habits)
+    pilot, votes = np.split(nothing, [len(PILOT_FEATURES)], axis=1)
+    return moment_features(table, pilot, votes, habits)
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def fit_habits(guess: FloatArray, answers: Sequence[Sequence[tuple[Sample, bool]
     p = np.clip(guess[known], 1e-3, 1 - 1e-3)
     n = np.array([len(answers[i]) for i in known])
     wins = np.array([sum(right for _, right in answers[i]) for i in known])
-    likely = [float(betabinom.logpmf(wins, n, c * p, c * (1 - p)).sum()) for c in CONCENTRATIONS]
+    likely = [float(np.sum(betabinom.logpmf(wins, n, c * p, c * (1 - p)))) for c in CONCENTRATIONS]
     tables, people = np.array([_wrong(answers[i]) for i in known], dtype=np.float64).T
     scattered = [float(np.sum(tables * np.log(t) + gammaln(t) - gammaln(t + people))) for t in SCATTERS]
     best = CONCENTRATIONS[int(np.argmax(likely))], SCATTERS[int(np.argmax(scattered))]

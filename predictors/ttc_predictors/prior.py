@@ -161,12 +161,10 @@ def _mix(guesses: FloatArray, targets: FloatArray) -> FloatArray:
     """Return non-negative weights of the blocks' guesses, (targets, blocks), by least squares around the mean."""
     from scipy.optimize import nnls
 
-    centre = targets.mean(axis=0)
-    weights = [
-        nnls((guesses[:, :, t] - centre[t]).T, targets[:, t] - centre[t])[0] if len(guesses) else []
-        for t in range(targets.shape[1])
-    ]
-    return rounded(np.array(weights, dtype=np.float64).reshape(targets.shape[1], len(guesses)))
+    if not len(guesses):
+        return np.zeros((targets.shape[1], 0))
+    around, truth = guesses - targets.mean(axis=0), targets - targets.mean(axis=0)
+    return rounded(np.array([nnls(around[:, :, t].T, truth[:, t])[0] for t in range(targets.shape[1])]))
 
 
 def _mixed(guesses: FloatArray, mix: FloatArray, means: FloatArray, count: int) -> FloatArray:

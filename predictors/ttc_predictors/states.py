@@ -107,6 +107,7 @@ def sample_tokens(prior_log_tokens: FloatArray, drawn: FloatArray, spent: FloatA
     return np.asarray(np.maximum(1.0, (PRIOR_SAMPLES * guess + spent) / (PRIOR_SAMPLES + drawn)))
 
 
+_RADIX, _MOST_VOTES = 1 << 12, 512
 OPTION_FEATURES = ("further_samples", "log_further_samples", "samples_in_all", "overtaking")
 
 
@@ -116,13 +117,15 @@ def option_features(votes: NDArray[np.float32], drawn: FloatArray, further: Floa
     Where nothing was drawn, overtaking is that of the first sample's answer.
     """
     first = np.where(drawn > 0, votes[:, 0], 1.0)
-    calls = np.maximum(0, np.round(further - (drawn == 0)))
-    keys = np.column_stack([first, votes[:, 1], calls]).astype(np.int64)
-    unique, place = np.unique(keys, axis=0, return_inverse=True)
-    chances = np.array([overtaking(a, b, e) for a, b, e in unique.tolist()])
-    return np.column_stack(
-        [further, np.log2(1.0 + np.maximum(0.0, further)), drawn + further, chances[place.reshape(-1)]]
-    ).astype(np.float32)
+    calls = np.clip(np.round(further - (drawn == 0)), 0, _MOST_VOTES)
+    # Three small numbers in one: few combinations are different, and one number sorts fast.
+    keys = (first.astype(np.int64) * _RADIX + votes[:, 1].astype(np.int64)) * _RADIX + calls.astype(np.int64)
+    unique, place = np.unique(keys, return_inverse=True)
+    pairs = [(*divmod(key // _RADIX, _RADIX), key % _RADIX) for key in unique.tolist()]
+    chances = np.array([overtaking(a, b, e) for a, b, e in pairs])
+    return np.column_stack([further, np.log2(1.0 + np.maximum(0.0, further)), drawn + further, chances[place]]).astype(
+        np.float32
+    )
 
 
 def following(right: Sequence[Sequence[Sequence[bool]]], states: States) -> tuple[FloatArray, FloatArray]:

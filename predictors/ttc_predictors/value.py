@@ -90,7 +90,7 @@ class Standing:
 
 
 def _size(options: FloatArray) -> Features:
-    return np.log2(np.maximum(1.0, options)).astype(np.float32)[:, None]
+    return np.asarray(np.log2(np.maximum(1.0, options))[:, None], dtype=np.float32)
 
 
 @dataclass(frozen=True)
