@@ -18,7 +18,7 @@ from ttc_predictors.fitting import fit_value
 from ttc_predictors.folds import folds as make_folds
 from ttc_predictors.folds import groups as make_groups
 from ttc_predictors.model import BLOCKS, ModelPart, bare_features, fit_model, moment_features, prepare, survey
-from ttc_predictors.pilot import FEATURES, pilot_features
+from ttc_predictors.pilot import FEATURES, MOST_ANSWERS, pilot_features
 from ttc_predictors.prior import Wanted
 from ttc_predictors.quality import draw_reliability, of_model
 from ttc_predictors.value import Standing, ValuePart
@@ -218,7 +218,7 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
         part = self._model(model)
         table, bare = self._prior_rows(model, part, problems)
         rows = np.array([self._pilot_row(seen) for seen in problems], dtype=np.float32)
-        pilot, votes = np.split(rows.reshape(len(problems), -1), [len(FEATURES)], axis=1)
+        pilot, votes = np.split(rows.reshape(-1, len(FEATURES) + MOST_ANSWERS), [len(FEATURES)], axis=1)
         moments = moment_features(table, pilot, votes, part.habits)
         spent = np.array([sum([s.completion_tokens for s in seen.drawn]) for seen in problems], dtype=np.float64)
         return Standing(

@@ -1,6 +1,6 @@
 """Problems whose truth is known: a success rate that text and hidden state hint at, scattered wrong answers, lengths."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ WIDTH = 24
 
 @dataclass(frozen=True)
 class World:
-    """n problems, their true rates and mean lengths, and s samples of each."""
+    """n problems, their true rates and mean lengths, and the samples of each."""
 
     problems: tuple
     rates: np.ndarray
@@ -20,44 +20,57 @@ class World:
     samples: list
     right: list
 
+    def blind(self, *fields):
+        """Return the same with some of `text` and `vector` forgotten."""
+        return replace(self, problems=tuple(replace(p, **dict.fromkeys(fields)) for p in self.problems))
 
-def world(n, s=16, seed=0, text=True, vectors=True, strength=1.0, scale=1.0):
-    """Draw a world; `strength` says how far text and vector know the rate, `scale` how much rates differ."""
+
+def world(n, s=16, seed=0, noise=0.7, known_by="both"):
+    """Draw a world; `noise` is the part of a problem's difficulty, in log-odds, that nothing hints at."""
     rng = np.random.default_rng(seed)
-    easy = rng.normal(size=n)
-    hidden = rng.normal(size=n)
-    logit = scale * (1.2 * strength * easy + 0.8 * strength * hidden + rng.normal(size=n) * 0.7) - 0.8
-    rates = 1 / (1 + np.exp(-logit))
+    easy, hidden = rng.normal(size=n), rng.normal(size=n)
+    rates = 1 / (1 + np.exp(0.8 - 1.2 * easy - 0.8 * hidden - noise * rng.normal(size=n)))
     lengths = np.exp(4.5 - 0.25 * easy + 0.2 * rng.normal(size=n))
     direction = np.random.default_rng(99).normal(size=(2, WIDTH))
     problems, samples, right = [], [], []
     for i in range(n):
-        steps = int(np.clip(round(4 - 1.5 * easy[i] + 0.3 * rng.normal()), 1, 9))
-        numbers = " + ".join(str(rng.integers(1, 10 ** (1 + steps // 3))) for _ in range(steps + 1))
-        words = f"Problem {i}: {'hard work' if easy[i] < 0 else 'simple sum'} of {['cats', 'dogs', 'birds'][i % 3]}. What is {numbers}?"
         vector = direction[0] * easy[i] + direction[1] * hidden[i] + 0.3 * rng.normal(size=WIDTH)
-        problems.append(Seen(f"p{i}", words if text else None, vector.astype(np.float32) if vectors else None))
-        wrong = rng.dirichlet(np.full(6, 0.7))
-        places = rng.permutation(900)[:7] + 100
-        drawn, marks = [], []
-        for _ in range(s):
-            ok = bool(rng.random() < rates[i])
-            cut = not ok and rng.random() < 0.15
-            answer = None if cut else str(places[0] if ok else places[1 + rng.choice(6, p=wrong)])
-            tokens = max(1, int(rng.gamma(16, lengths[i] / 16)))
-            drawn.append(Sample(answer, tokens, not cut, -tokens * float(rng.gamma(4, 0.05) * (0.7 if ok else 1.2))))
-            marks.append(ok)
+        text = question(i, easy[i], rng)
+        problems.append(Seen(f"p{i}", text, vector.astype(np.float32)))
+        drawn, marks = answers(rates[i], lengths[i], s, rng)
         samples.append(drawn)
         right.append(marks)
     return World(tuple(problems), rates, lengths, samples, right)
 
 
-def vote(answers, marks):
-    winner = majority(answers)
+def question(i, easy, rng):
+    steps = int(np.clip(round(4 - 1.5 * easy + 0.3 * rng.normal()), 1, 9))
+    numbers = " + ".join(str(rng.integers(1, 10 ** (1 + steps // 3))) for _ in range(steps + 1))
+    words = f"{'hard work' if easy < 0 else 'simple sum'} of {['cats', 'dogs', 'birds'][i % 3]}"
+    return f"Problem {i}: {words}. What is {numbers}?"
+
+
+def answers(rate, length, s, rng, wrong_answers=6, cut=0.15):
+    """Draw samples: right ones say the same, wrong ones scatter; wrong ones are less sure of themselves."""
+    shares, names = rng.dirichlet(np.full(wrong_answers, 0.7)), rng.permutation(900)[: wrong_answers + 1] + 100
+    drawn, marks = [], []
+    for _ in range(s):
+        ok = bool(rng.random() < rate)
+        ended = ok or rng.random() >= cut
+        answer = str(names[0] if ok else names[1 + rng.choice(wrong_answers, p=shares)]) if ended else None
+        tokens = max(1, int(rng.gamma(16, length / 16)))
+        logprob = -tokens * float(rng.gamma(4, 0.05) * (0.7 if ok else 1.2))
+        drawn.append(Sample(answer, tokens, ended, logprob))
+        marks.append(ok)
+    return drawn, marks
+
+
+def vote(given, marks):
+    winner = majority(given)
     return float(winner is not None and marks[winner])
 
 
-def coverage(answers, marks):
+def coverage(_given, marks):
     return float(any(marks))
 
 
@@ -69,7 +82,7 @@ def outcomes(made, strategy="self-consistency", unit="calls", draws=16, seed=0, 
     rng = np.random.default_rng(seed)
     n, s = len(made.problems), len(made.samples[0])
     mean = float(np.mean([x.completion_tokens for row in made.samples for x in row]))
-    options = np.arange(1, s + 1) if unit == "calls" else np.round(np.arange(1, 2 * s + 1) / 2 * mean).astype(int)
+    options = np.arange(1, s + 1) if unit == "calls" else np.round(np.arange(1, s + 1) * mean).astype(int)
     orders, right = [], []
     scores, tokens = np.zeros((n, draws, options.size)), np.zeros((n, draws, options.size))
     for i in range(n):
@@ -79,20 +92,11 @@ def outcomes(made, strategy="self-consistency", unit="calls", draws=16, seed=0, 
         for d in range(draws):
             for o, option in enumerate(options):
                 taken, spent = grant(orders[i][d], option, unit)
-                answers = [x.answer for x in taken]
-                scores[i, d, o] = RULES[strategy](answers, right[i][d][: len(taken)]) if taken else 0.0
+                given = [x.answer for x in taken]
+                scores[i, d, o] = RULES[strategy](given, right[i][d][: len(taken)]) if taken else 0.0
                 tokens[i, d, o] = spent
-    return Outcomes(
-        model,
-        strategy,
-        unit,
-        np.asarray(options, dtype=np.int64),
-        made.problems,
-        tuple(orders),
-        tuple(right),
-        scores,
-        tokens,
-    )
+    asked = np.asarray(options, dtype=np.int64)
+    return Outcomes(model, strategy, unit, asked, made.problems, tuple(orders), tuple(right), scores, tokens)
 
 
 def grant(order, option, unit):
@@ -106,3 +110,25 @@ def grant(order, option, unit):
         spent += sample.completion_tokens
         taken.append(sample)
     return taken, spent
+
+
+def shuffled(found, seed=0):
+    """Return outcomes in which every problem has another one's samples and scores."""
+    order = np.random.default_rng(seed).permutation(len(found.problems)).tolist()
+    return replace(found.of(order), problems=found.problems)
+
+
+def after(found, k, draw=0):
+    """Return the problems with the first k samples of a draw in sight."""
+    return [replace(p, drawn=found.orders[i][draw][:k]) for i, p in enumerate(found.problems)]
+
+
+def finished_runs(made, model="toy", strategy="beam", seeds=2):
+    """Return outcomes as finished runs tell them: no samples, one draw a seed; more tokens help."""
+    rng = np.random.default_rng(5)
+    budgets = np.array([128, 256, 512, 1024])
+    chance = 1 - (1 - made.rates[:, None, None]) ** np.array([1, 2, 4, 8])
+    scores = (rng.random((len(made.problems), seeds, budgets.size)) < chance).astype(np.float64)
+    tokens = np.minimum(budgets, 3 * made.lengths[:, None, None]) * np.ones_like(scores)
+    none = tuple(() for _ in made.problems)
+    return Outcomes(model, strategy, "tokens", budgets.astype(np.int64), made.problems, none, none, scores, tokens)
