@@ -56,6 +56,10 @@ class CrossFitted:
         units: tuple[Unit, ...] = ("tokens", "calls")
         return [(self.recorded.config, label, unit) for label in self.strategies for unit in units]
 
+    def prepare(self, strategy: str) -> None:
+        """Learn a strategy now, before anybody waits for what is said of it."""
+        self._fit(strategy)
+
     def options(self, model: str, strategy: str, unit: Unit) -> IntArray:
         """Return what the bank has samples for."""
         return self.recorded.options(unit)

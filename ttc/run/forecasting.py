@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -62,6 +63,8 @@ class Forecasts:
     bench: Bench
     vectors: Mapping[str, Any] = field(default_factory=dict)
     members: tuple[Forecasts, ...] = ()
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever asks: cells that run side by side share what is made."""
     _made: dict[Any, Any] = field(default_factory=dict)
 
     def granters(
@@ -202,10 +205,13 @@ class Forecasts:
         return cell.predictor
 
     def _policy(self, cell: Cell) -> Policy:
+        from ttc.run.crossfit import CrossFitted
         from ttc.run.waves import Arrivals, Informed, Waves
 
         allocator, predictor = cell.allocator.instance, self._predictor(cell)
         model = model_of(predictor, cell.subject)
+        if isinstance(predictor, CrossFitted):
+            predictor.prepare(cell.strategy.name)
         unit = unit_of(allocator)
         most = int(predictor.options(model, cell.strategy.name, "calls")[-1]) if unit == "calls" else 0
         if self.bench.bank is not None and most:

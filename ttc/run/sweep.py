@@ -241,7 +241,8 @@ class _Sweep:
             profile=bench.profile,
         )
         left = [p for p in problems.values() if p.id not in done]
-        granters = forecasts.granters(cell, list(problems.values()), left, totals)
+        async with forecasts.lock:  # fitting takes minutes: in a thread, so that the display goes on
+            granters = await asyncio.to_thread(forecasts.granters, cell, list(problems.values()), left, totals)
         timeout_s = self.config.problem_timeout_s
         attempts = [Attempt(solvers[p.id], p, granters, world, judge, timeout_s) for p in left]
         started = time.perf_counter()

@@ -84,6 +84,9 @@ def watching(limit_s: float) -> Iterator[None]:
         limit.fired = True
         raise Overdue
 
+    woken = signal.set_wakeup_fd(-1)
+    if woken >= 0:  # an event loop's: while it is kept busy our signals fill its pipe, and that is no news
+        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     signal.signal(signal.SIGALRM, look)
     signal.siginterrupt(signal.SIGALRM, False)  # system calls of other libraries go on
     signal.setitimer(signal.ITIMER_REAL, pause, pause)
