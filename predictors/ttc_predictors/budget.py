@@ -29,7 +29,7 @@ MOST_CACHED = 200_000
 
 
 class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
-    """Learns from recorded outcomes, and predicts curves for problems it has not seen (implements `Predictor`).
+    """Predicts what tokens buy on problems it has not seen, from recorded outcomes of others (implements `Predictor`).
 
     Parameters:
         features: `auto` uses text and hidden states where they are known, `text` and `hidden` one of them alone.
@@ -88,7 +88,7 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
             ground = prepare(whole, Wanted(BLOCKS[self.features], seed=self.seed), growth)
             part, held = fit_model(whole, ground, self.quantile)
             self.models_[model] = part
-            self.report_["success"].append(of_model(model, part, held))
+            self.report_["success"].append(of_model(model, part, held, ground.folds))
             for one in mine:
                 key = (one.model, one.strategy, one.unit)
                 learned = fit_value(one, ground, held)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ttc.core.curves import FloatArray
+from ttc.core.curves import FloatArray, IntArray
 from ttc.core.errors import StorageError
 from ttc_predictors.boosting import Grown, Stack
 from ttc_predictors.model import HeldOut, ModelPart
@@ -20,16 +21,16 @@ TOP_FEATURES = 15
 DIGITS = 4
 
 
-def of_model(model: str, part: ModelPart, held: HeldOut) -> dict[str, Any]:
+def of_model(model: str, part: ModelPart, held: HeldOut, folds: IntArray) -> dict[str, Any]:
     """Return how well single samples were predicted out of fold: from the question alone, and after pilots.
 
     brier is that of single samples, so that it cannot reach 0 where rates are between 0 and 1; base_brier is that of
-    the mean rate. ece is the expected calibration error over BINS bins of equal size. cost_error is the mean absolute
+    the mean rate. spearman is the mean of the folds', since models of different folds differ in level. ece is the expected calibration error over BINS bins of equal size. cost_error is the mean absolute
     error of a problem's mean tokens, cost_ratio the sum of the predicted over the sum of the recorded, over the mean.
     """
     states = held.states
     drawn = [k for k in SHOWN_PILOTS if (states.drawn == k).any()]
-    pilots = [{"drawn": k, **_rates(held, states.drawn == k)} for k in drawn]
+    pilots = [{"drawn": k, **_rates(held, states.drawn == k, folds[states.problem])} for k in drawn]
     bare = states.drawn == 0
     tokens, lengths = held.tokens[bare], held.lengths[bare]
     return {
@@ -45,20 +46,26 @@ def of_model(model: str, part: ModelPart, held: HeldOut) -> dict[str, Any]:
     }
 
 
-def _rates(held: HeldOut, chosen: Any) -> dict[str, float | None]:
-    from scipy.stats import spearmanr
-
+def _rates(held: HeldOut, chosen: NDArray[np.bool_], folds: IntArray) -> dict[str, float | None]:
     p, rate, weight = held.success[chosen], held.rates[chosen], held.states.weight[chosen]
     base = np.average(rate, weights=weight)
-    varied = p.size > 1 and np.ptp(p) > 0 and np.ptp(rate) > 0
     bins = reliability(p, rate, weight)
     ece = sum(row["share"] * abs(row["predicted"] - row["recorded"]) for row in bins)
     return {
         "brier": _short(np.average((p - rate) ** 2 + rate * (1 - rate), weights=weight)),
         "base_brier": _short(base * (1 - base)),
         "ece": _short(ece),
-        "spearman": _short(spearmanr(p, rate).statistic) if varied else None,
+        "spearman": _rank_correlation(p, rate, folds[chosen]),
     }
+
+
+def _rank_correlation(predicted: FloatArray, recorded: FloatArray, folds: IntArray) -> float | None:
+    """Return the mean of the folds' rank correlations, None where predictions do not vary."""
+    from scipy.stats import spearmanr
+
+    parts = [(predicted[folds == fold], recorded[folds == fold]) for fold in np.unique(folds)]
+    varied = [(p, r) for p, r in parts if p.size > 2 and np.ptp(p) > 0 and np.ptp(r) > 0]
+    return _short(np.mean([spearmanr(p, r).statistic for p, r in varied])) if varied else None
 
 
 def reliability(

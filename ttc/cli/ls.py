@@ -16,6 +16,7 @@ class Kind(StrEnum):
 
     strategies = "strategies"
     allocators = "allocators"
+    predictors = "predictors"
     tasks = "tasks"
     engines = "engines"
     trackers = "trackers"
@@ -31,7 +32,7 @@ def ls(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects, each with at least `name`.")] = False,
 ) -> None:
-    """List strategies, allocators, tasks, engines, trackers or runs."""
+    """List strategies, allocators, predictors, tasks, engines, trackers or runs."""
     rows = _runs() if kind is Kind.runs else _registered(kind)
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))

@@ -188,6 +188,7 @@ def test_missing_texts_and_states_are_said_and_lived_with(made, fresh):
     guess = blind.success("toy", fresh.problems)
     assert np.ptp(guess) < 1e-9
     assert guess[0] == pytest.approx(np.mean(made.right), abs=0.03)
+    assert blind.report_["success"][0]["spearman"] is None
 
 
 def test_text_and_state_each_help(made, fresh):
