@@ -110,7 +110,7 @@ def fit_blocks(problems: Sequence[Seen], wanted: Sequence[BlockName], seed: int)
     if "words" in wanted and _enough(texts, problems) and (words := _fit_words(texts, seed)) is not None:
         blocks["words"] = words
     widths = {vector.shape for vector in vectors}
-    if "vector" in wanted and _enough(vectors, problems) and len(widths) == 1:
+    if "vector" in wanted and _enough(vectors, problems) and len(widths) == 1 and np.ptp(vectors, axis=0).any():
         blocks["vector"] = _fit_vector(np.array(vectors, dtype=np.float64), seed)
     return blocks
 

@@ -57,14 +57,15 @@ def fit_value(outcomes: Outcomes, ground: Ground, held: HeldOut) -> Learned:
     calibration = fit_calibration(
         Forecasts(level.held_out, fit.level_labels, fit.states.weight, row_fold, fit.states.drawn)
     )
-    fresh, gains = fit.fresh(gain.held_out)
+    held_gains = np.zeros(0) if gain is None else gain.held_out
+    fresh, gains = fit.fresh(held_gains)
     value = ValuePart(
         outcomes.model, outcomes.strategy, outcomes.unit, outcomes.options, fit.rising, level.stack, calibration,
-        gain.stack, fresh, fit.spend(), rounded(fit.scores), rounded(outcomes.scores.mean(axis=1)),
+        None if gain is None else gain.stack, fresh, fit.spend(), rounded(fit.scores), rounded(outcomes.scores.mean(axis=1)),
         rounded(outcomes.tokens.mean(axis=1)), tuple(seen.problem_id for seen in outcomes.problems),
     )  # fmt: skip
     key = (outcomes.model, outcomes.strategy, outcomes.unit)
-    quality = of_value(key, level, gain, fresh, fit.explained(gain.held_out))
+    quality = of_value(key, level, gain, fresh, fit.explained(held_gains))
     return Learned(value, fit.curves(calibration(level.held_out, fit.states.drawn), gains), quality)
 
 
@@ -137,7 +138,7 @@ class _Fit:
             options += above.tolist()
             weights += [float(states.weight[s]) * share] * above.size
         chosen = np.array(moments, dtype=np.int64), np.array(options, dtype=np.int64)
-        return *chosen, np.array(weights) * self._precision(*chosen)
+        return *chosen, np.array(weights) * (self._precision(*chosen) if weights else 1.0)
 
     def _precision(self, moments: IntArray, above: IntArray) -> FloatArray:
         """Return what a row's gain tells, as the inverse of how much such gains vary, (rows,).
@@ -189,9 +190,11 @@ class _Fit:
         )  # fmt: skip
         return grow(rows, self.ground.folds, self.ground.growth)
 
-    def gain(self, level: Grown) -> Grown:
-        """Learn what more adds to a level."""
+    def gain(self, level: Grown) -> Grown | None:
+        """Learn what more adds to a level, None where there is nothing more than the level."""
         options, (moments, above, weights) = self.outcomes.options.astype(np.float64), self.rows
+        if not moments.size:
+            return None
         unit, bases = self.outcomes.unit, options[self.base]
         levels = {
             fold: level.folds[fold if fold in level.folds else -1].predict(standing.level_features(unit, bases))

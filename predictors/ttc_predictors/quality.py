@@ -37,8 +37,8 @@ def of_model(model: str, part: ModelPart, held: HeldOut, folds: IntArray) -> dic
         "model": model,
         "problems": int(bare.sum()),
         **{key: value for key, value in pilots[0].items() if key != "drawn"},
-        "cost_error": _short(np.abs(tokens - lengths).mean() / lengths.mean()),
-        "cost_ratio": _short(tokens.sum() / lengths.sum()),
+        "cost_error": _short(np.abs(tokens - lengths).mean() / max(1.0, lengths.mean())),
+        "cost_ratio": _short(tokens.mean() / max(1.0, lengths.mean())),
         "calibration": [part.calibration.fresh.method, part.calibration.seen.method],
         "reliability": reliability(held.success[bare], held.rates[bare]),
         "pilots": pilots,
@@ -85,7 +85,9 @@ def reliability(
     ]
 
 
-def of_value(key: tuple[str, str, str], level: Grown, gain: Grown, fresh: Fresh, explained: float) -> dict[str, Any]:
+def of_value(
+    key: tuple[str, str, str], level: Grown, gain: Grown | None, fresh: Fresh, explained: float
+) -> dict[str, Any]:
     """Return how well a strategy's curves were predicted out of fold.
 
     gain_explained is the share of the variance of recorded gains that predicted ones explain: what single draws leave to
@@ -96,11 +98,11 @@ def of_value(key: tuple[str, str, str], level: Grown, gain: Grown, fresh: Fresh,
         "model": model,
         "strategy": strategy,
         "unit": unit,
-        "shape": gain.stack.linear.design,
+        "shape": None if gain is None else gain.stack.linear.design,
         "gain_explained": _short(explained),
         "trust": _short(fresh.trust),
-        "trees": [_trees(level.stack), _trees(gain.stack)],
-        "importances": _top(gain.stack),
+        "trees": [_trees(level.stack), 0 if gain is None else _trees(gain.stack)],
+        "importances": {} if gain is None else _top(gain.stack),
     }
 
 

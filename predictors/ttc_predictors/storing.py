@@ -86,7 +86,7 @@ def _pack_value(name: str, part: ValuePart, shelf: Shelf) -> dict[str, Any]:
         "rising": part.rising,
         "level": _pack_stack(f"{name}-level", part.level, shelf),
         "calibration": part.calibration.to_json(),
-        "gain": _pack_stack(f"{name}-gain", part.gain, shelf),
+        "gain": None if part.gain is None else _pack_stack(f"{name}-gain", part.gain, shelf),
         "fresh": {
             "recorded": part.fresh.recorded.tolist(),
             "predicted": part.fresh.predicted.tolist(),
@@ -116,7 +116,7 @@ def _unpack_value(value: dict[str, Any], shelf: Shelf, threads: int, model: Mode
         bool(value["rising"]),
         _unpack_stack(value["level"], (*model.names, *LEVEL_FEATURES), shelf, threads),
         Calibration.from_json(value["calibration"]),
-        _unpack_stack(value["gain"], (*model.names, *GAIN_FEATURES), shelf, threads),
+        None if value["gain"] is None else _unpack_stack(value["gain"], (*model.names, *GAIN_FEATURES), shelf, threads),
         Fresh(recorded, predicted, float(value["fresh"]["trust"])),
         None
         if value["spend"] is None

@@ -138,7 +138,8 @@ class ValuePart:
     level: Stack
     calibration: Calibration
     """Of the level."""
-    gain: Stack
+    gain: Stack | None
+    """None where there is one option only."""
     fresh: Fresh
     spend: Stack | None
     """Share of a grant that is spent; None where that is all of it."""
@@ -166,15 +167,20 @@ class ValuePart:
         reach = np.minimum(options.reshape(-1), np.maximum(known[-1], bases[rows]))
         more = np.flatnonzero(reach > bases[rows])
         values = self.calibration(raw, standing.drawn)[rows]
-        features = standing.take(rows[more]).gain_features(self.unit, bases[rows[more]], reach[more], raw[rows[more]])
-        gains = self.gain.predict(features)
-        fresh = standing.drawn[rows[more]] == 0
-        gains[fresh] = self.fresh(known, reach[more][fresh], gains[fresh])
-        values[more] += np.maximum(0.0, gains) if self.rising else gains
+        values[more] += self._gains(standing.take(rows[more]), bases[rows[more]], reach[more], raw[rows[more]])
         below = (standing.drawn[rows] == 0) & (reach < bases[rows])
         values[below] *= reach[below] / bases[rows[below]]
         table = np.clip(values, 0.0, 1.0).reshape(n, m)
         return np.maximum.accumulate(table, axis=1) if self.rising else table
+
+    def _gains(self, standing: Standing, bases: FloatArray, options: FloatArray, level: FloatArray) -> FloatArray:
+        """Return what each row gains from its first option to its second."""
+        if self.gain is None:
+            return np.zeros(bases.size)
+        gains = self.gain.predict(standing.gain_features(self.unit, bases, options, level))
+        fresh = standing.drawn == 0
+        gains[fresh] = self.fresh(self.options.astype(np.float64), options[fresh], gains[fresh])
+        return np.maximum(0.0, gains) if self.rising else gains
 
     def spends_of(self, standing: Standing, options: FloatArray) -> FloatArray | None:
         """Return the tokens expected to be spent of grants (n, m), None where that is all of them."""
