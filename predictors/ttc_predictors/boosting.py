@@ -116,9 +116,6 @@ class Grown:
     folds: Mapping[int, Stack]
     """By fold, -1 being the model of all problems."""
     held_out: FloatArray
-    linear_loss: float
-    """Out of fold, of the linear stage alone."""
-    loss: float
 
 
 def inverse(objective: Objective, sums: FloatArray) -> FloatArray:
@@ -166,7 +163,7 @@ def grow(rows: Rows, folds: IntArray, growth: Growth) -> Grown:
     if not parts:
         stack = Stack(rows.objective, rows.names, _linears(rows, rows.x(-1), everything)[0], None)
         constant = np.full(rows.y.size, np.average(rows.y, weights=rows.weight))
-        return Grown(stack, {-1: stack}, constant, np.nan, np.nan)
+        return Grown(stack, {-1: stack}, constant)
     tables = {fold: rows.x(fold) for fold in parts}
     tried = {f: _linears(rows, tables[f], row_fold != f) for f in parts}
     losses = [
@@ -176,7 +173,7 @@ def grow(rows: Rows, folds: IntArray, growth: Growth) -> Grown:
         for c in range(len(PENALTIES) * len(rows.designs))
     ]
     best = int(np.argmin([loss.sum() for loss in losses]))
-    rounds, loss, boosters = _rounds(rows, tables, row_fold, {f: tried[f][best] for f in parts}, growth)
+    rounds, boosters = _rounds(rows, tables, row_fold, {f: tried[f][best] for f in parts}, growth)
     stacks = {f: Stack(rows.objective, rows.names, tried[f][best], _forest(boosters[f], rounds, growth)) for f in parts}
     held_out = np.full(rows.y.size, np.nan)
     for f in parts:
@@ -190,8 +187,7 @@ def grow(rows: Rows, folds: IntArray, growth: Growth) -> Grown:
             booster.update()
         forest = _forest(booster, rounds, growth)
     stack = Stack(rows.objective, rows.names, linear, forest)
-    total = float(rows.weight.sum())
-    return Grown(stack, {-1: stack, **stacks}, held_out, float(losses[best].sum()) / total, loss / total)
+    return Grown(stack, {-1: stack, **stacks}, held_out)
 
 
 def _losses_out(rows: Rows, sums: FloatArray, out: NDArray[np.bool_]) -> FloatArray:
@@ -200,8 +196,8 @@ def _losses_out(rows: Rows, sums: FloatArray, out: NDArray[np.bool_]) -> FloatAr
 
 def _rounds(
     rows: Rows, tables: Mapping[int, Features], row_fold: IntArray, linears: Mapping[int, Linear], growth: Growth
-) -> tuple[int, float, dict[int, Any]]:
-    """Return the best number of trees, its summed loss, and a booster a fold that has at least as many."""
+) -> tuple[int, dict[int, Any]]:
+    """Return the best number of trees, and a booster a fold that has at least as many."""
     candidates = [r for r in ROUNDS if r <= growth.most_rounds]
     outs = {fold: row_fold == fold for fold in tables}
     boosters = {fold: _booster(rows, x, ~outs[fold], linears[fold], growth) for fold, x in tables.items()}
@@ -221,8 +217,7 @@ def _rounds(
         totals = [float(loss.sum()) for loss in losses]
         if len(totals) > PATIENCE and min(totals[-PATIENCE:]) > min(totals):
             break
-    best = simplest(losses)
-    return candidates[best], totals[best], boosters
+    return candidates[simplest(losses)], boosters
 
 
 def _linears(rows: Rows, x: Features, chosen: NDArray[np.bool_]) -> list[Linear]:

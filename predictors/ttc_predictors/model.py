@@ -45,11 +45,6 @@ class ModelPart:
         """Return the names of the features of a moment."""
         return moment_names(self.prior)
 
-    def rate(self, moments: Features) -> FloatArray:
-        """Return the calibrated chance that a single sample is right at each moment."""
-        drawn = moments[:, len(self.prior.names) + PILOT_FEATURES.index("drawn")].astype(np.float64)
-        return self.calibration(self.success.predict(moments), drawn)
-
     def mean_tokens(self, moments: Features) -> FloatArray:
         """Return the expected tokens of a sample at each moment."""
         return np.asarray(np.maximum(1.0, self.tokens.predict(moments) * self.tokens_scale))
@@ -112,7 +107,6 @@ class HeldOut:
     """(s,), calibrated."""
     rates: FloatArray
     """Share right of the samples that follow, (s,)."""
-    samples: FloatArray
     tokens: FloatArray
     """(s,), predicted."""
     lengths: FloatArray
@@ -219,7 +213,6 @@ def fit_model(outcomes: Outcomes, ground: Ground, quantile: float) -> tuple[Mode
         states,
         calibration(success.held_out, states.drawn),
         rates,
-        samples,
         tokens.held_out * scale,
         means,
         success.folds,
