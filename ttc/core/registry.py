@@ -90,7 +90,7 @@ def _module(name: str, path: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException:  # an interrupt as well: a file that did not load whole is not kept; raised again
         del sys.modules[name]
         raise
     _user_files[name] = path
