@@ -57,7 +57,7 @@ async def through_vllm(engine: VLLMEngine, asked: list[Problem], samples: int, s
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    llm: Any = engine._alive().engine
+    llm: Any = engine._alive().loaded.engine
 
     async def one(problem: Problem, index: int) -> int:
         params = SamplingParams(
