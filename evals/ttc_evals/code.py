@@ -7,7 +7,9 @@ import json
 import re
 from dataclasses import dataclass
 
-from ttc_evals.sandbox import SandboxLimits, run_program
+from ttc.core.errors import ConfigError
+from ttc.core.protocols import Isolation
+from ttc_evals.sandbox import LEVELS, SandboxLimits, TooWeakError, run_program, strong_enough
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.MULTILINE)
 _PYTHON = {"", "python", "python3", "py"}
@@ -68,8 +70,26 @@ class CodeChecker:
     executes_code: bool = True
     version: str = "code-1"
 
-    def __init__(self, limits: SandboxLimits | None = None) -> None:
+    def __init__(self, limits: SandboxLimits | None = None, isolation: Isolation | None = None) -> None:
         self.limits = limits or SandboxLimits()
+        self.isolation = isolation
+        """Answers run in this one or not at all; None takes the strongest that there is when the first one runs."""
+
+    def bound(self, least: Isolation | None) -> tuple[CodeChecker, Isolation]:
+        """Return this checker bound to the strongest isolation there is here, and which one that is.
+
+        Raises:
+            ConfigError: it is weaker than `least`, or none works.
+        """
+        try:
+            level = strong_enough(least or LEVELS[-1])
+        except TooWeakError as error:
+            raise ConfigError(
+                str(error), "ttc doctor says why; docs/sandbox.md says what each level holds, and --sandbox accepts one"
+            ) from error
+        except OSError as error:
+            raise ConfigError(str(error), "ttc doctor says more; docs/sandbox.md says what is needed") from error
+        return CodeChecker(self.limits, level), level
 
     def extract(self, text: str) -> str | None:
         """Return the code with comments and layout normalised, None where it does not parse or is too long."""
@@ -94,7 +114,7 @@ class CodeChecker:
 
     def grade(self, answer: str, gold: str) -> bool:
         """Run the tests. Raises TimeoutError where the program never ends, OSError where no sandbox works."""
-        result = run_program(CodeReference.from_json(gold).program(answer), self.limits)
+        result = run_program(CodeReference.from_json(gold).program(answer), self.limits, self.isolation)
         if result.status == "timeout":
             raise TimeoutError("the program did not end in its time")
         return result.status == "ok"

@@ -1,18 +1,20 @@
 """Run model-written Python in a separate process, in the strongest isolation this machine offers.
 
-What holds at every level: limits on address space (each process), CPU time, wall time, file size, number of
-processes and open files; an environment written from scratch; no standard input; capped output; a temporary
-working directory; every process of the program killed at the end.
+What holds at every level: limits on address space (each process), on memory (all its processes together, looked at
+twenty times a second), CPU time, wall time, file size, number of processes and open files; an environment written from
+scratch; no standard input; capped output; a temporary working directory; every process of the program killed at the end.
+Root becomes nobody; where nobody cannot read the interpreter, only `namespaces` is offered.
 
-- `namespaces` (Linux with namespaces, by privilege or for ordinary users): besides, no network (not even the
-  loopback of the machine), no sight of other processes, every file read-only, and the home, /tmp, /run and
-  /proc hidden, except for the interpreter. Root becomes nobody.
-- `network`: as above, but files are only guarded by the user's permissions.
+- `namespaces` (Linux with namespaces, by privilege or for ordinary users): besides, a root of its own that holds the
+  interpreter, the system's libraries and a small /tmp; no network, no sight of other processes; and a filter of system
+  calls (`ttc_evals.sandbox_rules`).
+- `landlock` (Linux 5.13 with Landlock): the same files can be read, and only the working directory written; no sockets,
+  no signals to other processes, no change to how they run. Other processes' existence cannot be hidden.
+- `filter` (Linux): no sockets and no signals, as above. Files are only guarded by the user's permissions.
 - `limits`: limits alone. The network is open, files are guarded by permissions, and a program may signal
-  processes of its own user. Root becomes nobody; where that user cannot read the interpreter, nothing is run.
+  processes of its own user.
 
-Limits of all this: the kernel is shared, so a kernel exploit is not contained. Files outside of the hidden
-folders can be read. Success is reported by a random word after the last part has run, so no exit and no
+Limits of all this: the kernel is shared, so a kernel exploit is not contained. Success is reported by a random word after the last part has run, so no exit and no
 output can fake it, but program and tests share an interpreter: a program that is written against this very
 harness and reads its memory can.
 """
@@ -37,25 +39,32 @@ from typing import Literal
 
 import psutil
 
-Isolation = Literal["namespaces", "network", "limits"]
-SandboxStatus = Literal["ok", "failed", "timeout", "memory", "crashed"]
+from ttc.core.protocols import Isolation
 
-_LEVELS: tuple[Isolation, ...] = ("namespaces", "network", "limits")
+SandboxStatus = Literal["ok", "failed", "timeout", "memory", "disk", "crashed"]
+
+LEVELS: tuple[Isolation, ...] = ("namespaces", "landlock", "filter", "limits")
+"""Strongest first; each holds what the next one does."""
 _LAUNCHER = Path(__file__).with_name("sandbox_launcher.py")
 _REPORT_BYTES = 4096
-_START_S = 10.0
+_START_S = 20.0
 """Allowed for the launcher itself, before the program's own wall time begins."""
+_LOOK_S = 0.05
+"""How often the memory and the files of a program are looked at."""
+_MOST_FILES = 4096
+_NOBODY = 65534
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """What one program may use. Memory counts for each of its processes."""
+    """What one program may use, all its processes together."""
 
     wall_s: float = 10.0
     cpu_s: int = 10
     memory_bytes: int = 1 << 30
+    """Also the largest address space of each process."""
     file_bytes: int = 16 << 20
-    """Largest single file; with its own file system also the room for all files together."""
+    """Also the largest single file."""
     processes: int = 16
     output_bytes: int = 8192
 
@@ -65,7 +74,7 @@ class SandboxResult:
     """How a program ended.
 
     ok: its last part ran to the end; failed: it raised or exited before that; timeout: wall or CPU time ran
-    out; memory: it ran out of memory; crashed: a signal ended it. `output` is the end of what it printed.
+    out; memory: it ran out of memory; disk: it wrote too much; crashed: a signal ended it. `output` is the end of what it printed.
     """
 
     status: SandboxStatus
@@ -77,16 +86,38 @@ class _NotOfferedError(Exception):
     """The launcher could not set up the isolation it was asked for."""
 
 
-def run_program(sources: Sequence[str], limits: SandboxLimits | None = None) -> SandboxResult:
+class TooWeakError(OSError):
+    """This machine offers no isolation as strong as was asked for."""
+
+
+def run_program(
+    sources: Sequence[str], limits: SandboxLimits | None = None, isolation: Isolation | None = None
+) -> SandboxResult:
     """Run parts of a program one after another in one namespace and say how it ended.
 
     Parts are compiled apart, so that no part can change how the next one parses. Blocks until the end, for at
-    most `limits.wall_s` and the time to start.
+    most `limits.wall_s` and the time to start. Without `isolation` it is the strongest that works here.
 
     Raises:
-        OSError: the sandbox itself could not be started.
+        OSError: the sandbox could not be started, or not in this isolation.
     """
-    return _run(sources, limits or SandboxLimits(), isolation_level())
+    try:
+        return _run(sources, limits or SandboxLimits(), isolation or isolation_level())
+    except _NotOfferedError as error:
+        raise OSError(f"no program can be run in the isolation {isolation!r}: {error}") from error
+
+
+def strong_enough(least: Isolation) -> Isolation:
+    """Return the strongest isolation that works here.
+
+    Raises:
+        TooWeakError: it is weaker than `least`.
+        OSError: none works.
+    """
+    found = isolation_level()
+    if LEVELS.index(found) > LEVELS.index(least):
+        raise TooWeakError(f"this machine offers the isolation {found!r}, which is weaker than {least!r}")
+    return found
 
 
 @cache
@@ -97,13 +128,21 @@ def isolation_level() -> Isolation:
         OSError: not even a plain process could be started.
     """
     reason = ""
-    for level in _LEVELS:
-        try:
-            if _run(["import heapq, decimal"], SandboxLimits(), level).status == "ok":
-                return level
-        except _NotOfferedError as error:
-            reason = str(error)
+    for level in LEVELS:
+        works, reason = tried(level)
+        if works:
+            return level
     raise OSError(f"no program can be run in a sandbox here: {reason or 'the interpreter does not start'}")
+
+
+@cache
+def tried(level: Isolation) -> tuple[bool, str]:
+    """Say whether a level works here, and where not, why."""
+    try:
+        result = _run(["import heapq, decimal"], SandboxLimits(), level)
+    except _NotOfferedError as error:
+        return False, str(error)
+    return result.status == "ok", result.output
 
 
 def _run(sources: Sequence[str], limits: SandboxLimits, isolation: Isolation) -> SandboxResult:
@@ -112,25 +151,27 @@ def _run(sources: Sequence[str], limits: SandboxLimits, isolation: Isolation) ->
         "sources": list(sources),
         "nonce": nonce,
         "isolation": isolation,
-        "home": str(Path("~").expanduser()),
         "memory_bytes": limits.memory_bytes,
         "cpu_s": limits.cpu_s,
         "file_bytes": limits.file_bytes,
         "processes": limits.processes,
     }
     with tempfile.TemporaryDirectory(prefix="ttc-sandbox-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o777)  # the program may run as another user
+        if os.geteuid() == 0:
+            os.chown(folder, _NOBODY, _NOBODY)  # whom the program runs as
         process, report = _start(folder)
         try:
             _send(process, json.dumps(job).encode())
-            reported, output, in_time = _watch(process, report, limits)
+            # In a root of its own the files lie in a file system of limited size.
+            watched = _Watched(process.pid, limits, None if isolation == "namespaces" else folder)
+            reported, output, over = _watch(process, report, watched)
         finally:
-            _kill(process, whole_tree=isolation == "limits")
+            _kill(process, whole_tree=isolation != "namespaces")
             os.close(report)
     text = output.decode(errors="replace")
     if not reported.startswith(b"ready\n"):
-        raise _NotOfferedError(text.strip().rpartition("\n")[2])
-    return SandboxResult(_status(reported.decode(errors="replace"), nonce, in_time=in_time), text, isolation)
+        raise _NotOfferedError(text.strip().rpartition("\n")[2] or "it did not start in time")
+    return SandboxResult(over or _status(reported.decode(errors="replace"), nonce), text, isolation)
 
 
 def _start(folder: str) -> tuple[subprocess.Popen[bytes], int]:
@@ -171,19 +212,40 @@ def _send(process: subprocess.Popen[bytes], job: bytes) -> None:
         process.stdin.write(job)
 
 
-def _watch(process: subprocess.Popen[bytes], report: int, limits: SandboxLimits) -> tuple[bytes, bytes, bool]:
-    """Read reports and output until the program's end, its time limit, or the death of all who could write."""
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """What no limit of the kernel bounds for all processes of a program together."""
+
+    pid: int
+    limits: SandboxLimits
+    folder: str | None
+    """Where it writes, None where its file system is small."""
+
+    def over(self) -> SandboxStatus | None:
+        """Say what there is too much of."""
+        if _memory(self.pid, self.limits.memory_bytes) > self.limits.memory_bytes:
+            return "memory"
+        if self.folder is not None and _too_full(self.folder, self.limits.file_bytes):
+            return "disk"
+        return None
+
+
+def _watch(
+    process: subprocess.Popen[bytes], report: int, watched: _Watched
+) -> tuple[bytes, bytes, SandboxStatus | None]:
+    """Read reports and output until the program's end, one of its limits, or the death of all who could write."""
     if process.stdout is None:
         raise OSError("the sandbox has no standard output")
-    output, reported = process.stdout.fileno(), bytearray()
+    output, reported, limits = process.stdout.fileno(), bytearray(), watched.limits
     shown = bytearray()
     deadline = time.monotonic() + limits.wall_s + _START_S
+    looked = time.monotonic()
     started = False
     with selectors.DefaultSelector() as selector:
         selector.register(report, selectors.EVENT_READ)
         selector.register(output, selectors.EVENT_READ)
         while selector.get_map() and (left := deadline - time.monotonic()) > 0:
-            for key, _ in selector.select(left):
+            for key, _ in selector.select(min(left, _LOOK_S)):
                 block = os.read(key.fd, 1 << 16)
                 if not block:
                     selector.unregister(key.fd)
@@ -194,9 +256,71 @@ def _watch(process: subprocess.Popen[bytes], report: int, limits: SandboxLimits)
                     reported += block[: _REPORT_BYTES - len(reported)]
             if not started and reported:
                 started, deadline = True, time.monotonic() + limits.wall_s
-            if b"\nexit " in reported:
-                return bytes(reported), _drain(output, shown, limits.output_bytes), True
-    return bytes(reported), bytes(shown), time.monotonic() < deadline
+            if b"\nexit " in reported or reported.startswith(b"exit "):
+                return bytes(reported), _drain(output, shown, limits.output_bytes), None
+            if time.monotonic() - looked > _LOOK_S:
+                if (over := watched.over()) is not None:
+                    return bytes(reported), bytes(shown), over
+                looked = time.monotonic()
+    return bytes(reported), bytes(shown), None if time.monotonic() < deadline else "timeout"
+
+
+def _memory(pid: int, enough: int) -> int:
+    """Return the bytes that a process and all below it hold; shared ones are only told apart above `enough`."""
+    found = [pid, *_below(pid)]
+    resident = 0
+    for one in found:
+        with contextlib.suppress(psutil.Error):
+            resident += psutil.Process(one).memory_info().rss
+    if resident <= enough or sys.platform != "linux":
+        return resident
+    return sum(_shared_out(one) for one in found)
+
+
+def _shared_out(pid: int) -> int:
+    """Return a process's memory, shared pages divided among those that share them; 0 where it has ended."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) << 10
+    except (PermissionError, ProcessLookupError, FileNotFoundError):
+        with contextlib.suppress(psutil.Error):
+            return int(psutil.Process(pid).memory_info().rss)
+    return 0
+
+
+def _below(pid: int) -> list[int]:
+    """Return all processes below one, by the kernel's own lists of children where it keeps them."""
+    if not Path(f"/proc/{pid}/task/{pid}/children").exists():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+        return []
+    found, todo = list[int](), [pid]
+    while todo:
+        for file in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                children = [int(word) for word in file.read_text(encoding="ascii").split()]
+                found += children
+                todo += children
+    return found
+
+
+def _too_full(folder: str, most_bytes: int) -> bool:
+    """Say whether a folder holds more than it may; looks at no more files than are allowed."""
+    size, count, todo = 0, 0, [folder]
+    while todo:
+        try:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    count += 1
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if count > _MOST_FILES or size > most_bytes:
+                        return True
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+        except OSError:
+            continue  # it was deleted meanwhile, or closed by its owner
+    return False
 
 
 def _drain(output: int, shown: bytearray, cap: int) -> bytes:
@@ -212,12 +336,18 @@ def _drain(output: int, shown: bytearray, cap: int) -> bytes:
 
 
 def _kill(process: subprocess.Popen[bytes], *, whole_tree: bool) -> None:
-    """Kill the launcher, its group, and what left the group; in a namespace all else dies with the launcher."""
-    if whole_tree:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
+    """Kill the launcher and all below it; in a namespace all else dies with the launcher.
+
+    The launcher goes last: as long as it lives, what loses its parent becomes its child, and is found again.
+    """
+    deadline = time.monotonic() + _START_S
+    while whole_tree and (found := _below(process.pid)) and time.monotonic() < deadline:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        # What was killed stays in the list until the launcher has waited for it, which after the end nobody does.
+        if all(_ended(pid) for pid in _below(process.pid)):
+            break
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -225,7 +355,14 @@ def _kill(process: subprocess.Popen[bytes], *, whole_tree: bool) -> None:
         process.stdout.close()
 
 
-def _status(reported: str, nonce: str, *, in_time: bool) -> SandboxStatus:
+def _ended(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _status(reported: str, nonce: str) -> SandboxStatus:
     lines = reported.splitlines()
     for line in lines:
         word, _, outcome = line.partition(" ")
@@ -233,8 +370,6 @@ def _status(reported: str, nonce: str, *, in_time: bool) -> SandboxStatus:
             if outcome in {"ok", "memory"}:
                 return outcome  # type: ignore[return-value]
             return "failed"
-    if not in_time:
-        return "timeout"
     codes = [int(code) for line in lines if (code := line.removeprefix("exit ")) != line and code.isdecimal()]
     signalled = codes[-1] - 128 if codes else 0
     if signalled == signal.SIGXCPU:

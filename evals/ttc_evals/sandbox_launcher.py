@@ -20,6 +20,8 @@ import types
 from pathlib import Path
 from typing import Any
 
+from ttc_evals.sandbox_rules import refuse_calls, refuse_paths
+
 NOBODY = 65534
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
     0x00020000,
@@ -28,11 +30,17 @@ CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
     0x20000000,
     0x40000000,
 )
-MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 2, 4, 0x1000, 0x4000, 1 << 18, 2
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 SYS_MOUNT_SETATTR = 442  # the same number on every Linux architecture; since Linux 5.12
 AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 CAPABILITY_VERSION_3 = 0x20080522
+SYSTEM = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store", "/etc/ld.so.cache",
+    "/etc/alternatives",
+)  # fmt: skip
+"""Programs and libraries; nothing of a user's."""
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -77,25 +85,46 @@ def _unshare() -> None:
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
 
 
-def _hide_files(home: str, size: int) -> None:
-    """Make every file read-only and hide the home, /tmp, /run and /proc; a small new /tmp can be written."""
+def _visible() -> list[str]:
+    """Return the folders and files that a program needs to run: the system's libraries and this interpreter."""
+    interpreter = [
+        str(Path(prefix) / part)
+        for prefix in dict.fromkeys((sys.prefix, sys.base_prefix))
+        for part in ("bin", "lib", "lib64", "pyvenv.cfg")
+    ]
+    found = [path for path in (*SYSTEM, *interpreter) if Path(path).exists()]
+    return [path for path in found if not any(path.startswith(other + "/") for other in found)]
+
+
+def _own_root(size: int) -> None:
+    """Change to a root of its own in the working directory: what `_visible` names, read-only, and a small /tmp."""
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
-    hidden = [p for p in dict.fromkeys((os.path.realpath(home), "/tmp", "/run")) if p != "/" and Path(p).is_dir()]  # noqa: S108
-    prefixes = sorted({os.path.realpath(p) for p in (sys.prefix, sys.base_prefix)})
-    hidden = [h for h in hidden if not any(h == p or h.startswith(p + "/") for p in prefixes)]
-    kept = {p: os.open(p, os.O_PATH) for p in prefixes if any(p.startswith(h + "/") for h in hidden)}
-    for path in hidden:
-        _mount("tmpfs", path, "tmpfs", 0, f"size={size},nr_inodes=4096,mode=755")
-    for path, descriptor in kept.items():
-        Path(path).mkdir(parents=True, exist_ok=True)
-        _mount(f"/proc/self/fd/{descriptor}", path, None, MS_BIND | MS_REC)
-        os.close(descriptor)
-    _mount("tmpfs", "/proc", "tmpfs", 0, "size=4096,mode=555")
-    _set_read_only("/", on=True, recursive=True)
-    if "/tmp" in hidden:  # noqa: S108
-        _set_read_only("/tmp", on=False, recursive=False)  # noqa: S108
-        Path("/tmp").chmod(0o1777)  # noqa: S108
-        os.chdir("/tmp")  # noqa: S108
+    root = Path.cwd()
+    _mount("tmpfs", str(root), "tmpfs", 0, f"size={size},nr_inodes=4096,mode=755")
+    for path in (*_visible(), *DEVICES):
+        place = root / path[1:]
+        if Path(path).is_symlink() and Path(path).is_dir():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(os.path.realpath(path))  # /lib and its like, where they are parts of /usr
+            path = os.path.realpath(path)  # noqa: PLW2901
+            place = root / path[1:]
+            if place.exists():
+                continue
+        if Path(path).is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+        _mount(path, str(place), None, MS_BIND | MS_REC)
+    for name in ("proc", "tmp"):
+        (root / name).mkdir(exist_ok=True)
+    _mount("tmpfs", str(root / "tmp"), "tmpfs", MS_NOSUID | MS_NODEV, f"size={size},nr_inodes=4096,mode=1777")
+    os.chdir(root)
+    _set_read_only(".", on=True, recursive=True)
+    _set_read_only("tmp", on=False, recursive=False)
+    _call("pivot_root", b".", b".")
+    _call("umount2", b".", MNT_DETACH)
+    os.chdir("/tmp")  # noqa: S108
 
 
 def _readable_to_all(path: Path) -> bool:
@@ -115,7 +144,7 @@ def _give_up_root(isolation: str) -> None:
     except OSError:
         if isolation != "namespaces":
             raise
-        return  # root of a user namespace that holds no other user: every file is read-only
+        return  # root of a user namespace that holds no other user: it sees no file but those it needs
     try:
         _call("unshare", CLONE_NEWUSER)  # the process limit then counts this sandbox alone
     except OSError:
@@ -150,10 +179,9 @@ def _tasks_of_user() -> int:
 def _isolate(job: dict[str, Any]) -> None:
     """Reach the isolation asked for. Raises OSError where this machine does not offer it."""
     isolation = job["isolation"]
-    if isolation != "limits":
-        _unshare()
     if isolation == "namespaces":
-        _hide_files(job["home"], job["file_bytes"])
+        _unshare()
+        _own_root(job["file_bytes"])
     _give_up_root(isolation)
     os.environ["HOME"] = os.environ["TMPDIR"] = str(Path.cwd())
 
@@ -198,12 +226,19 @@ def _fork_runner(job: dict[str, Any], report: int, others: int) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            if job["isolation"] != "limits":
-                os.setsid()
+            os.setsid()
             _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             _prctl(PR_SET_NO_NEW_PRIVS, 1)
             _set_limits(job, others)
+            if job["isolation"] == "landlock":
+                refuse_paths((*_visible(), *DEVICES), str(Path.cwd()))
+            if job["isolation"] != "limits":
+                refuse_calls(outside=job["isolation"] != "namespaces")
+            os.write(report, b"ready\n")
             _run(job["sources"], job["nonce"], report)
+            sys.stdout.flush()
+        except OSError as error:  # before "ready" it says why this level cannot be had
+            print(error)  # noqa: T201
             sys.stdout.flush()
         finally:
             os._exit(1)
@@ -221,7 +256,7 @@ def _wait(pid: int) -> int:
 
 def _supervise(job: dict[str, Any], report: int) -> int:
     """Run the program and wait; in a namespace below a first process whose end kills everything there."""
-    if job["isolation"] == "limits":
+    if job["isolation"] != "namespaces":
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
         return _wait(_fork_runner(job, report, _tasks_of_user()))
     pid = os.fork()
@@ -239,6 +274,7 @@ def _supervise(job: dict[str, Any], report: int) -> int:
 def main() -> None:
     """Read the job, isolate, run, report."""
     report = int(sys.argv[1])
+    os.umask(0o022)
     os.set_inheritable(report, False)
     job = json.load(sys.stdin)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -246,7 +282,6 @@ def main() -> None:
     os.close(nothing)
     _isolate(job)
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.write(report, b"ready\n")
     code = _supervise(job, report)
     os.write(report, f"exit {code}\n".encode())
     signal.pause()  # stay the parent of what the program left behind, until the whole tree is killed

@@ -198,6 +198,14 @@ REQUEST = [
         file("code.jsonl", CODE),
     ),
     Case(
+        "Unknown isolation",
+        sweep("--allow-code-execution --sandbox bubble", task="humaneval", data="code.jsonl"),
+        2,
+        "command line: sandbox: Input should be 'namespaces', 'landlock', 'filter' or 'limits', found 'bubble'",
+        None,
+        file("code.jsonl", CODE),
+    ),
+    Case(
         "Samples wanted: none",
         "collect --task local --data problems.jsonl --model fake --n 0 --out new",
         2,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ttc.cli.sweep import Display, command_line
+from ttc.cli.sweep import RAY, RAY_WORKERS, SANDBOX, Display, command_line, ray_options
 
 
 def register(app: typer.Typer) -> None:
@@ -32,11 +32,14 @@ def collect(
     allow_code_execution: Annotated[
         bool, typer.Option("--allow-code-execution", help="Let tasks run model-written code in a sandbox.")
     ] = False,
+    sandbox: Annotated[str | None, typer.Option(help=SANDBOX)] = None,
     max_errors: Annotated[str, typer.Option(help="Failed problems tolerated: 1% or a number.")] = "1%",
     cache: Annotated[str | None, typer.Option(help="Folder that shares the generation cache, or off.")] = None,
     features: Annotated[
         str | None, typer.Option(help="What a predictor may see: hidden, the model's last hidden state of each prompt.")
     ] = None,
+    ray: Annotated[str | None, typer.Option("--ray", help=RAY)] = None,
+    ray_workers: Annotated[int | None, typer.Option(help=RAY_WORKERS)] = None,
     no_text: Annotated[
         bool, typer.Option("--no-text", help="Store neither questions nor what the model wrote.")
     ] = False,
@@ -60,6 +63,7 @@ def collect(
                 "seed": seed,
                 "limit": limit,
                 "allow_code_execution": allow_code_execution,
+                "sandbox": sandbox,
                 "max_errors": max_errors,
                 "cache": cache,
                 "store_text": not no_text,
@@ -69,7 +73,7 @@ def collect(
         ),
         "command line",
     )
-    plan = make_plan(config)
+    plan = make_plan(config, ray_options(ray, ray_workers))
     typer.echo(f"{len(plan.cells[0].subject.problem_ids)} problems x {n} samples", err=True)
     with make_observer(display.value, plan.cells) as observer:
         bank = collect_bank(plan, out, observer, command_line(), features)

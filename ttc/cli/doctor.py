@@ -113,11 +113,13 @@ def _vllm() -> Check:
 
 
 def _sandbox() -> Check:
-    from ttc_evals.sandbox import isolation_level
+    from ttc_evals.sandbox import LEVELS, isolation_level, tried
 
     try:
         level = isolation_level()
     except OSError as error:
         return Check("code sandbox", "warning", str(error), "tasks that run code cannot be graded here")
-    weaker = level != "namespaces"
-    return Check("code sandbox", "warning" if weaker else "ok", level, "see docs/sandbox.md" if weaker else "")
+    if level == LEVELS[0]:
+        return Check("code sandbox", "ok", level)
+    stronger = LEVELS[LEVELS.index(level) - 1]
+    return Check("code sandbox", "warning", level, f"no {stronger}: {tried(stronger)[1]}; see docs/sandbox.md")

@@ -14,7 +14,14 @@ import typer
 from ttc.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
+    from ttc.engines.ray_workers import RayOptions
     from ttc.run.sweep import Plan
+
+RAY = "Hold the models in workers on a Ray cluster: HOST:PORT, auto, or no value to start one here."
+RAY_WORKERS = "Workers on it; as many as its GPUs hold, else one a machine."
+
+
+SANDBOX = "Weakest isolation that code may run in: namespaces, landlock, filter or limits."
 
 
 class Display(StrEnum):
@@ -65,21 +72,32 @@ def sweep(
     allow_code_execution: Annotated[
         bool | None, typer.Option("--allow-code-execution", help="Let tasks run model-written code in a sandbox.")
     ] = None,
+    sandbox: Annotated[str | None, typer.Option(help=SANDBOX)] = None,
     track: Annotated[
         list[str] | None, typer.Option(help="Also log the run: wandb:PROJECT, mlflow:EXPERIMENT, trackio:PROJECT.")
+    ] = None,
+    ray: Annotated[str | None, typer.Option("--ray", help=RAY)] = None,
+    ray_workers: Annotated[int | None, typer.Option(help=RAY_WORKERS)] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Run this part alone, as 1/4: others run the rest in the same --out.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; the same command resumes it.")] = None,
 ) -> None:
     """Run strategies x allocators x budgets on a task and a model, or on a bank, and report."""
-    from ttc.api import make_plan, run_plan
+    from ttc.api import make_plan, run_plan, run_shard
     from ttc.cli.progress import make_observer
     from ttc.core.specs import parse_config
+    from ttc.run.shards import parse_shard
 
+    part = None if shard is None else parse_shard(shard)
+    if part is not None and out is None:
+        raise ConfigError(f"--shard {shard} needs --out", "all shards of a run share one folder")
     flags: dict[str, Any] = {
         "bank": bank, "draws": draws, "models": model, "prm": prm, "predictor": predictor, "strategies": strategies,
         "allocators": allocators, "budgets": budgets, "limit": limit, "seed": seed, "overlap": overlap,
         "max_errors": max_errors, "cache": cache, "price": _rates(price), "allow_code_execution": allow_code_execution,
         "store_text": False if no_text else None, "track": track, "price_per_mtok": _price_per_mtok(price_per_mtok),
+        "sandbox": sandbox,
     }  # fmt: skip
     values = _file_values(config)
     values.update({key: value for key, value in flags.items() if value is not None})
@@ -91,14 +109,17 @@ def sweep(
     if any(v is not None for v in drawn.values()):
         values["sampling"] = {**(values.get("sampling") or {}), **{k: v for k, v in drawn.items() if v is not None}}
     _tasks(values, task, {"data": data, "split": split, "fields": _pairs(field)})
-    plan = make_plan(parse_config(values, "command line"))
+    plan = make_plan(parse_config(values, "command line"), ray_options(ray, ray_workers))
     _announce(plan, dry_run)
     if dry_run:
         return
-    observer = make_observer(display.value, plan.cells)
-    with observer:
-        run = run_plan(plan, out, observer, command_line())
-    tell_result(run.path, display)
+    with make_observer(display.value, plan.cells, None if part is None else part.parts(plan.cells)) as observer:
+        if part is None or out is None:
+            run = run_plan(plan, out, observer, command_line())
+        else:
+            run = run_shard(plan, part, out, observer, command_line())
+    if run is not None:
+        tell_result(run.path, display)
 
 
 def _file_values(path: Path | None) -> dict[str, Any]:
@@ -191,6 +212,17 @@ def _announce(plan: Plan, dry_run: bool) -> None:
                 f"{cell.id}  {cell.subject.task}  {cell.subject.model}  {cell.strategy.name}  {cell.allocator.name}"
                 f"  budget {cell.budget}  total {cell.total_tokens:,}"
             )
+
+
+def ray_options(address: str | None, workers: int | None) -> RayOptions | None:
+    """Return what --ray and --ray-workers ask for. Raises ConfigError where it cannot be."""
+    if address is None:
+        if workers is not None:
+            raise ConfigError("--ray-workers needs --ray", "--ray alone starts a cluster on this machine")
+        return None
+    from ttc.engines.ray_workers import RayOptions
+
+    return RayOptions(address or None, workers)
 
 
 def command_line() -> str:

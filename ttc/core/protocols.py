@@ -268,6 +268,22 @@ class Checker(Protocol):
         """Say whether an extracted answer is right. Raises TimeoutError where the answer itself never ends."""
 
 
+Isolation = Literal["namespaces", "landlock", "filter", "limits"]
+"""What model-written code runs in, strongest first (docs/sandbox.md)."""
+
+
+@runtime_checkable
+class Sandboxed(Protocol):
+    """A checker whose sandbox can be chosen."""
+
+    def bound(self, least: Isolation | None) -> tuple[Checker, Isolation]:
+        """Return this checker bound to the strongest isolation there is here, and which one that is.
+
+        Raises:
+            ConfigError: it is weaker than `least`, or none works.
+        """
+
+
 class Task(Protocol):
     """A named benchmark: how to load it, how to ask, how to check."""
 

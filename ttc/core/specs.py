@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ttc.core.errors import ConfigError, did_you_mean
+from ttc.core.protocols import Isolation
 
 
 def _numeric(value: Any) -> Any:
@@ -136,6 +137,8 @@ class SweepConfig(GridSpec):
     overlap: bool = False
     store_text: bool = True
     allow_code_execution: bool = False
+    sandbox: Isolation | None = None
+    """The weakest isolation that model-written code may run in; None takes the strongest that the machine offers."""
     track: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     """Who is told of the finished run: `wandb:PROJECT`, `mlflow:EXPERIMENT`, `trackio:PROJECT`, `file.py:Class`."""
     cache: str | None = None

@@ -18,6 +18,7 @@ from ttc.core.protocols import (
     HasArchitecture,
     LoadOptions,
     RewardModel,
+    Sandboxed,
     Task,
     joins,
 )
@@ -203,7 +204,7 @@ def live_bench(config: SweepConfig, name: str, task: Task, data: Dataset, served
     if spec.temperature is not None:
         sampling, label = replace(sampling, temperature=spec.temperature), f"{label}@{spec.temperature:g}"
     offered: frozenset[Capability] = frozenset({"reward", "score"}) if reward is not None else frozenset()
-    checker = task.checker
+    checker, isolation = _bound(task.checker, name, config)
     subject = Subject(
         task=name.rpartition(":")[2] if ".py:" in name else name,
         model=label if spec.temperature is None else spec.label or label,
@@ -227,11 +228,21 @@ def live_bench(config: SweepConfig, name: str, task: Task, data: Dataset, served
     def judge() -> Judge:
         return TaskJudge(_grader(checker, data, config.grade_timeout_s))
 
-    source = {**data.source, "prompt_template": task.prompt_template, "checker": checker.version}
+    source = {**data.source, "prompt_template": task.prompt_template, "checker": checker.version, **isolation}
     least = config.min_call_tokens or DEFAULT_MIN_CALL_TOKENS
     return Bench(
         subject, engine, problems, judge, source, data.examples, reward, profile, served.spec, min_call_tokens=least
     )
+
+
+def _bound(checker: Checker, name: str, config: SweepConfig) -> tuple[Checker, dict[str, str]]:
+    """Choose the sandbox that answers run in, before anything is generated; the record says which it is."""
+    if isinstance(checker, Sandboxed):
+        bound, level = checker.bound(config.sandbox)
+        return bound, {"sandbox": level}
+    if checker.executes_code and config.sandbox is not None:
+        raise ConfigError(f"task {name} cannot say which sandbox it runs code in", "leave --sandbox out")
+    return checker, {}
 
 
 def _grader(checker: Checker, data: Dataset, time_limit_s: float) -> CheckerGrader:
