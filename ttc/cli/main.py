@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
     code: object
     try:
         # Returns the code of an early exit, 130 for Ctrl-C among them; a command itself returns None.
-        code = app(args=arguments, prog_name="ttc", standalone_mode=False)
+        code = app(args=_with_values(arguments), prog_name="ttc", standalone_mode=False)
     except TtcError as error:
         return _tell(error, arguments)
     except typer.exceptions.TyperException as error:
@@ -65,6 +65,13 @@ def run(arguments: list[str]) -> int:
     if code == INTERRUPTED:
         typer.echo("interrupted; what is finished is kept: run the same command again to go on", err=True)
     return code if isinstance(code, int) else 0
+
+
+def _with_values(arguments: list[str]) -> list[str]:
+    """Give `--ray` an empty value where it stands alone: its address may be left out."""
+    following = [*arguments[1:], "--"]
+    alone = (word == "--ray" and after.startswith("-") for word, after in zip(arguments, following, strict=True))
+    return [f"{word}=" if bare else word for word, bare in zip(arguments, alone, strict=True)]
 
 
 def _tell(error: TtcError, arguments: list[str]) -> int:

@@ -71,6 +71,8 @@ class Progress:
 
     cells: Sequence[Cell]
     display: Display
+    parts: Mapping[str, Sequence[str]] | None = None
+    """The problems of each cell that this process runs; None where it runs all."""
     finished_cells: int = 0
     problems_done: int = 0
     live: dict[str, CellState] = field(default_factory=dict)
@@ -93,7 +95,11 @@ class Progress:
     @property
     def problems_total(self) -> int:
         """Return the (cell, problem) pairs of the whole run."""
-        return sum(len(cell.subject.problem_ids) for cell in self.cells)
+        return sum(self.size(cell) for cell in self.cells)
+
+    def size(self, cell: Cell) -> int:
+        """Return the problems of a cell that this process runs."""
+        return len(cell.subject.problem_ids if self.parts is None else self.parts[cell.id])
 
     @property
     def tokens_per_s(self) -> float:
@@ -110,7 +116,7 @@ class Progress:
         fresh = self._offered - self._resumed
         if not fresh:
             return None
-        left = sum(cell.total_tokens for cell in self.cells) - self._offered
+        left = sum(cell.budget * self.size(cell) for cell in self.cells) - self._offered
         return (time.monotonic() - self.started) * left / fresh
 
     def note(self, text: str) -> None:
@@ -131,9 +137,7 @@ class Progress:
         self._offered += cell.budget * len(done)
         self._resumed += cell.budget * len(done)
         if done:
-            self.display.line(
-                f"{_name(cell)}: {len(done)} of {len(cell.subject.problem_ids)} problems are done already"
-            )
+            self.display.line(f"{_name(cell)}: {len(done)} of {self.size(cell)} problems are done already")
 
     def tokens(self, count: int) -> None:
         """Count tokens for the speed."""
@@ -162,8 +166,11 @@ class Progress:
         self.display.line(f"[{self.finished_cells}/{len(self.cells)}] {_summary(state)}{_took(wall_s)}")
 
 
-def make_observer(display: str, cells: Sequence[Cell]) -> Progress:
-    """Return the progress display of that name; `auto` is Rich on a terminal and plain lines elsewhere."""
+def make_observer(display: str, cells: Sequence[Cell], parts: Mapping[str, Sequence[str]] | None = None) -> Progress:
+    """Return the progress display of that name; `auto` is Rich on a terminal and plain lines elsewhere.
+
+    `parts` are the problems of each cell that this process runs; cells without any are not shown.
+    """
     if display == "auto":
         display = "rich" if sys.stderr.isatty() else "plain"
     shown: dict[str, type[Display]] = {
@@ -172,7 +179,9 @@ def make_observer(display: str, cells: Sequence[Cell]) -> Progress:
         "json": JsonDisplay,
         "none": NoDisplay,
     }
-    return Progress(cells, shown[display]())
+    if parts is not None:
+        cells = [cell for cell in cells if cell.id in parts]
+    return Progress(cells, shown[display](), parts=parts)
 
 
 def _name(cell: Cell) -> str:
@@ -318,7 +327,7 @@ def _table(progress: Progress) -> Table:
         accuracy = "-" if state.accuracy is None else f"{state.accuracy:.3f}"
         table.add_row(
             _name(state.cell),
-            f"{state.done}/{len(state.cell.subject.problem_ids)}",
+            f"{state.done}/{progress.size(state.cell)}",
             f"accuracy {accuracy}",
             f"spent {state.spent:,.0f}/{state.cell.total_tokens:,}",
             f"{state.errors} errors" if state.errors else "",

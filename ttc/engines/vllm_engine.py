@@ -22,7 +22,7 @@ from ttc.engines.fingerprint import (
     weights_sha256,
 )
 from ttc.engines.vllm_core import Loaded, VLLMCore, one_line
-from ttc.engines.vllm_profile import VLLMOptions, engine_arguments, engine_fingerprint
+from ttc.engines.vllm_profile import VLLMOptions, engine_arguments, engine_fingerprint, set_environment
 
 
 @dataclass(slots=True)
@@ -70,6 +70,8 @@ class VLLMEngine:
         self._config: dict[str, Any] = {}
         self._core = VLLMCore(self.label)
         self._running: _Running | None = None
+        self._text: Any = None
+        """The tokenizer of a model that runs in another process."""
 
     @property
     def unfinished(self) -> int:
@@ -122,17 +124,25 @@ class VLLMEngine:
         )
         self.context_tokens = loaded.context_tokens
 
+    async def start_text(self) -> None:
+        """Load the tokenizer alone: `render`, `encode` and `decode` then work while another process runs the model.
+
+        Raises EngineError with its cause.
+        """
+        await asyncio.to_thread(self.prepare)
+        self._text = await asyncio.to_thread(load_tokenizer, self._folder, self.label)
+
     def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
         """Apply the chat template, with the header of the assistant's turn."""
-        return render_chat(self._alive().tokenizer, self.label, messages, flags)
+        return render_chat(self._tokenizer(), self.label, messages, flags)
 
     def encode(self, text: str) -> Tokens:
         """Return the tokens of a text, without special tokens around it."""
-        return tuple(self._alive().tokenizer.encode(text, add_special_tokens=False))
+        return tuple(self._tokenizer().encode(text, add_special_tokens=False))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of `tokens`, without special tokens."""
-        text: str = self._alive().tokenizer.decode(list(tokens), skip_special_tokens=True)
+        text: str = self._tokenizer().decode(list(tokens), skip_special_tokens=True)
         return text
 
     async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
@@ -153,7 +163,7 @@ class VLLMEngine:
 
     async def close(self) -> None:
         """Stop every process this engine started. Doing it twice is no error."""
-        self._running = None
+        self._running = self._text = None
         await self._core.close()
 
     def _arguments(self, cpu: bool) -> dict[str, Any]:
@@ -161,6 +171,9 @@ class VLLMEngine:
 
     def _statistics_logger(self, *_: object) -> _StatisticsLogger:
         return _StatisticsLogger(self.statistics)
+
+    def _tokenizer(self) -> Any:
+        return self._alive().tokenizer if self._text is None else self._text
 
     def _alive(self) -> _Running:
         self._core.alive()
@@ -244,6 +257,17 @@ class VLLMEngine:
             token_logprobs=logprobs,
             token_confidences=confidences,
         )
+
+
+def load_tokenizer(folder: str, label: str) -> Any:
+    """Return a model's tokenizer as vLLM loads it, without the model. Raises EngineError with its cause."""
+    set_environment()
+    try:
+        from vllm.tokenizers import get_tokenizer
+
+        return get_tokenizer(folder)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        raise EngineError(f"the tokenizer of {label!r} cannot be loaded: {one_line(error)}") from error
 
 
 def render_chat(

@@ -43,6 +43,12 @@ def in_rounds(allocator: object) -> bool:
     )
 
 
+def known_before(cell: Cell) -> bool:
+    """Say whether a cell's grants are made before anything is drawn, and bind each problem alone."""
+    allocator = cell.allocator.instance
+    return unit_of(allocator) != "calls" if cell.shares else not in_rounds(allocator)
+
+
 def dealt_in_halves(cell: Cell) -> bool:
     """Say whether a cell's allocator looks at one half of the samples, so that only the other half is dealt."""
     return bool(getattr(cell.allocator.instance, "split", False))

@@ -7,7 +7,7 @@ is asked for is answered when no problem has anything in flight any more, so tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -43,6 +43,10 @@ class Fixed:
 
     def __init__(self, total: Ledger, grants: Mapping[str, int], told: Mapping[str, Told] | None = None) -> None:
         self.total, self._grants, self._told = total, grants, told or {}
+
+    def only(self, problem_ids: Collection[str]) -> None:
+        """Let the total be what these problems were granted: the others' is spent elsewhere."""
+        self.total.limit = sum(self._grants[problem_id] for problem_id in problem_ids)
 
     async def admit(self, problem: Problem, call_tokens: int) -> Ledger:
         """Return a ledger with the whole grant."""

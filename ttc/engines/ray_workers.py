@@ -1,0 +1,495 @@
+"""Models on a Ray cluster: actors hold them, and the driver keeps everything else.
+
+An engine here is an ordinary `Engine` whose calls are answered by actors: budgets, allocators, the cache and the journal
+never leave the driver, so there is one ledger and one record of a problem, whatever an actor does. Calls travel in
+batches: one message takes all that were made in the same moment, one brings back all that ended.
+
+Not covered: one model spread over several machines (vLLM's own business), and Ray's client protocol (`ray://`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from ttc.core.errors import ConfigError, EngineError
+from ttc.core.protocols import Engine, HasArchitecture, HasModelConfig, HasWeights, RewardModel
+from ttc.core.specs import ModelSpec
+from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens
+from ttc.engines.opening import WEB, open_backend, open_engine, open_reward
+from ttc.engines.pool import Pool, PoolOptions
+from ttc.engines.ray_host import BREATH_S, Asked, Call, Host, Load, Loaded, Part, Reading, Reply, Result, Unload
+from ttc.engines.rewards import Backend, RewardFormat, Scored
+
+PLACED_S = 900.0
+"""How long a cluster may take to find room for a worker: some start machines first."""
+_OBJECTS_BYTES = 80 << 20
+"""Object store of a cluster that is started here: messages are small and never stay."""
+_PATIENT = PoolOptions(patience_s=PLACED_S)
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
+
+@dataclass(frozen=True, slots=True)
+class RayOptions:
+    """Which cluster, and how many workers on it.
+
+    Raises:
+        ConfigError: an address of Ray's client protocol, or no worker at all.
+    """
+
+    address: str | None = None
+    """HOST:PORT, or `auto` for the one that runs here; None is that of RAY_ADDRESS, else one is started for the run."""
+    workers: int | None = None
+    """None is as many as the GPUs hold models, and one a machine where there are none."""
+
+    def __post_init__(self) -> None:
+        if self.address is not None and "://" in self.address:
+            raise ConfigError(f"--ray {self.address}: not an address of a cluster", "give HOST:PORT, auto, or nothing")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"--ray-workers must be at least 1, not {self.workers}")
+
+
+@runtime_checkable
+class TextAlone(Protocol):
+    """An engine whose `render`, `encode` and `decode` can work in a process that does not hold the model."""
+
+    async def start_text(self) -> None:
+        """Load the tokenizer alone. Raises EngineError with its cause."""
+
+
+class Worker:
+    """One actor, seen from the driver. A dead one is replaced when a model is next loaded."""
+
+    def __init__(self, number: int, place: Callable[[], Any]) -> None:
+        self.label = f"worker {number}"
+        self.pid: int | None = None
+        self._place = place
+        self._actor: Any = None
+        self._models: set[str] = set()
+        self._numbers = itertools.count()
+        self._waiting: dict[int, asyncio.Future[Result]] = {}
+        self._outbox: list[Call] = []
+        self._listener: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+
+    async def load(self, name: str, asked: Load) -> Loaded:
+        """Have the actor hold a model. Raises EngineError where it cannot, or where no machine takes the actor."""
+        async with self._changing:
+            if self._actor is None:
+                await self._begin()
+            loaded = await self.ask(name, asked)
+            if not isinstance(loaded, Loaded):
+                raise EngineError(f"{self.label} answered {type(loaded).__name__} when a model was loaded")
+            self._models.add(name)
+            self.pid = loaded.pid
+            return loaded
+
+    async def unload(self, name: str) -> None:
+        """Stop a model; the last one takes the actor along."""
+        async with self._changing:
+            if self._actor is None:
+                return
+            self._models.discard(name)
+            try:
+                await self.ask(name, Unload())
+            except EngineError as error:
+                if not error.fatal:
+                    raise
+            if not self._models:
+                self._end()
+
+    async def ask(self, model: str, asked: Asked) -> Result:
+        """Return the actor's answer. Raises what the model raised, and a fatal EngineError where the actor is gone."""
+        if self._actor is None:
+            raise self._gone()
+        loop, number = asyncio.get_running_loop(), next(self._numbers)
+        answer: asyncio.Future[Result] = loop.create_future()
+        self._waiting[number] = answer
+        if not self._outbox:
+            loop.call_later(BREATH_S, self._send)
+        self._outbox.append(Call(number, model, asked))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if self._waiting.pop(number, None) is not None and self._actor is not None:
+                self._actor.cancel.remote([number])
+            raise
+
+    def holds(self, model: str) -> bool:
+        """Say whether the actor lives and has the model."""
+        return self._actor is not None and model in self._models
+
+    def drop(self, model: str) -> None:
+        """Note that a model died in a living actor."""
+        self._models.discard(model)
+
+    def _gone(self) -> EngineError:
+        return EngineError(f"{self.label} is gone: its process or its machine ended", retryable=True, fatal=True)
+
+    def _send(self) -> None:
+        calls, self._outbox = [call for call in self._outbox if call.number in self._waiting], []
+        if calls and self._actor is not None:
+            self._actor.submit.remote(calls)  # whether it arrives is heard where answers are
+
+    async def _begin(self) -> None:
+        from ray.exceptions import RayError
+
+        actor = self._place()
+        try:
+            await asyncio.wait_for(actor.submit.remote([]), PLACED_S)
+        except (RayError, TimeoutError) as error:
+            _kill(actor)
+            late = isinstance(error, TimeoutError)
+            cause = f"no machine took it within {PLACED_S:g} s" if late else str(error).strip().splitlines()[-1]
+            raise EngineError(
+                f"{self.label} cannot start: {cause}", "ray status shows what the cluster offers", retryable=True
+            ) from error
+        except asyncio.CancelledError:
+            _kill(actor)
+            raise
+        self._actor = actor
+        self._listener = asyncio.create_task(self._listen(actor))
+
+    async def _listen(self, actor: Any) -> None:
+        """Hand out answers until the actor dies."""
+        from ray.exceptions import RayError
+
+        try:
+            while True:
+                replies: list[Reply] = await actor.collect.remote()
+                for reply in replies:
+                    self._settle(reply)
+        except RayError:
+            if actor is self._actor:
+                self._end()
+
+    def _settle(self, reply: Reply) -> None:
+        answer = self._waiting.pop(reply.number, None)
+        if answer is None or answer.done():
+            return
+        if reply.error is None:
+            answer.set_result(reply.result)
+        else:
+            answer.set_exception(reply.error)
+
+    def _end(self) -> None:
+        """Forget the actor and fail what it was asked."""
+        actor, self._actor = self._actor, None
+        self.pid = None
+        self._models.clear()
+        listener, self._listener = self._listener, None
+        if listener is not None and listener is not asyncio.current_task():
+            listener.cancel()
+        if actor is not None:
+            _kill(actor)
+        waiting, self._waiting, self._outbox = self._waiting, {}, []
+        for answer in waiting.values():
+            if not answer.done():
+                answer.set_exception(self._gone())
+
+
+def _kill(actor: Any) -> None:
+    import ray
+
+    ray.kill(actor)
+
+
+class _Held:
+    """One model on one worker: implements `ttc.engines.pool.Endpoint`."""
+
+    def __init__(self, worker: Worker, name: str, asked: Load, fingerprint: str) -> None:
+        self.host, self.fingerprint = worker.label, fingerprint
+        self.context_tokens: int | None = None
+        self._worker, self._name, self._asked = worker, name, asked
+
+    @property
+    def offer(self) -> tuple[int | None, ...]:
+        """Return the model's context; its content is compared at each start."""
+        return (self.context_tokens,)
+
+    async def start(self) -> None:
+        """Have the worker load the model. Raises EngineError with its cause, and for a model of another content."""
+        loaded = await self._worker.load(self._name, self._asked)
+        if loaded.fingerprint != self.fingerprint:
+            raise EngineError(
+                f"{self.host} finds another model or another vLLM than this machine behind {self._asked.spec.path!r}",
+                "use the same files and the same environment on all machines",
+            )
+        self.context_tokens = loaded.context_tokens
+
+    async def healthy(self) -> bool:
+        """Say whether the worker lives and has the model: an actor's death is told, so nobody need be asked."""
+        return self._worker.holds(self._name)
+
+    async def close(self) -> None:
+        """Have the worker stop the model."""
+        await self._worker.unload(self._name)
+
+    async def draw(self, request: GenRequest) -> Completion:
+        """Return one completion."""
+        answer = await self._ask(request)
+        if not isinstance(answer, Completion):
+            raise EngineError(f"{self.host} answered {type(answer).__name__} when a completion was asked for")
+        return answer
+
+    async def read(self, reading: Reading) -> Scored:
+        """Return the scores of one list of tokens."""
+        answer = await self._ask(reading)
+        if not isinstance(answer, Scored):
+            raise EngineError(f"{self.host} answered {type(answer).__name__} when scores were asked for")
+        return answer
+
+    async def _ask(self, asked: GenRequest | Reading) -> Result:
+        try:
+            return await self._worker.ask(self._name, asked)
+        except EngineError as error:
+            if not error.fatal or error.retryable:
+                raise
+            # The worker lives and its model died: another one answers, and this one loads it again.
+            self._worker.drop(self._name)
+            raise EngineError(f"{self.host}: {error.message}", error.hint, retryable=True, fatal=True) from error
+
+
+class RayEngine:
+    """A policy on every worker: implements `ttc.core.protocols.Engine`.
+
+    Args:
+        fleet: the workers.
+        spec: the model, as every worker opens it.
+        local: the same engine in this process, never started: it knows the model's name and renders its text.
+    """
+
+    immediate = False
+
+    def __init__(self, fleet: Fleet, spec: ModelSpec, local: Engine) -> None:
+        self._fleet, self._spec, self._local = fleet, spec, local
+        self._pool: Pool[_Held] | None = None
+        self.label, self.fingerprint, self.parameters = local.label, local.fingerprint, local.parameters
+        self.capabilities, self.context_tokens = local.capabilities, local.context_tokens
+
+    @property
+    def model_config(self) -> Mapping[str, Any]:
+        """Return the model's config.json, empty where there is none."""
+        return self._local.model_config if isinstance(self._local, HasModelConfig) else {}
+
+    @property
+    def architecture(self) -> str | None:
+        """Return the model's class name, None where it is not known."""
+        return self._local.architecture if isinstance(self._local, HasArchitecture) else None
+
+    def weights_sha256(self) -> str | None:
+        """Return the SHA-256 of the weights, None where it is not known."""
+        return self._local.weights_sha256() if isinstance(self._local, HasWeights) else None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what a user should know of the workers so far."""
+        return [] if self._pool is None else self._pool.warnings
+
+    async def start(self) -> None:
+        """Load the model on every worker. Raises EngineError where none can."""
+        if isinstance(self._local, TextAlone):
+            await self._local.start_text()
+        self._pool = await self._fleet.pool("policy", self._spec, self.label, self.fingerprint)
+        self.context_tokens = self._pool.up[0].context_tokens
+
+    async def close(self) -> None:
+        """Stop the model on every worker, and what was started for this run with the last model."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await self._fleet.release(pool)
+
+    def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
+        """Apply the model's chat template, here."""
+        return self._local.render(messages, flags)
+
+    def encode(self, text: str) -> Tokens:
+        """Return the model's tokens of a text."""
+        return self._local.encode(text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the model's text of `tokens`."""
+        return self._local.decode(tokens)
+
+    async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
+        """Have each request answered by a worker, in request order."""
+        if len(requests) == 1:
+            return [await self._one(requests[0])]
+        return list(await asyncio.gather(*(self._one(request) for request in requests)))
+
+    async def _one(self, request: GenRequest) -> Completion:
+        completion, statistics = await _running(self._pool, self.label).call(
+            request.problem_id, lambda held: held.draw(request)
+        )
+        statistics.prompt += completion.usage.prompt
+        statistics.cached += completion.usage.cached
+        statistics.completion += completion.usage.completion
+        return completion
+
+
+class RayBackend:
+    """A reward model on every worker: implements `ttc.engines.rewards.Backend`. Arguments as those of `RayEngine`."""
+
+    def __init__(self, fleet: Fleet, spec: ModelSpec, local: Backend) -> None:
+        self._fleet, self._spec, self._local = fleet, spec, local
+        self._pool: Pool[_Held] | None = None
+        self.label, self.fingerprint, self.parameters = local.label, local.fingerprint, local.parameters
+
+    @property
+    def format(self) -> RewardFormat:
+        """Return how the model is asked."""
+        return self._local.format
+
+    async def start(self) -> None:
+        """Load the model on every worker. Raises EngineError where none can."""
+        self._pool = await self._fleet.pool("reward", self._spec, self.label, self.fingerprint)
+
+    async def close(self) -> None:
+        """Stop the model on every worker."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await self._fleet.release(pool)
+
+    async def read(self, tokens: Tokens, problem_id: str) -> Scored:
+        """Have one list of tokens scored by a worker."""
+        reading = Reading(tokens, problem_id)
+        scored, _ = await _running(self._pool, self.label).call(problem_id, lambda held: held.read(reading))
+        return scored
+
+
+def _running(pool: Pool[_Held] | None, label: str) -> Pool[_Held]:
+    if pool is None:
+        raise EngineError(f"the engine {label!r} is not running", "start it first")
+    return pool
+
+
+class Fleet:
+    """The workers of one run: actors that are started with the first model and ended with the last."""
+
+    def __init__(self, options: RayOptions) -> None:
+        _check_installed()
+        self.workers: list[Worker] = []
+        """Those that hold models now."""
+        self._options = options
+        self._gpus_a_worker = 0
+        self._names = itertools.count()
+        self._pools = 0
+        self._connected = False
+
+    def open_engine(self, spec: ModelSpec) -> Engine:
+        """Return a model's engine, not started yet; one behind a server is asked from here, as without Ray."""
+        local = open_engine(spec)
+        if spec.path.startswith(WEB):
+            return local
+        return RayEngine(self, self._counted(spec), local)
+
+    def open_reward(self, spec: ModelSpec | str | None) -> RewardModel | None:
+        """Return a reward model, not started yet; what holds no model here holds none there either."""
+        return open_reward(spec, lambda one: RayBackend(self, self._counted(one), open_backend(one)))
+
+    def _counted(self, spec: ModelSpec) -> ModelSpec:
+        """Note the GPUs that a model needs; a folder is named so that each worker finds it."""
+        if spec.path.partition(":")[0] != "fake":
+            gpus = math.prod(int(spec.options.get(name, 1)) for name in _PARALLEL)
+            self._gpus_a_worker = max(self._gpus_a_worker, gpus)
+        path = Path(spec.path)
+        return spec.model_copy(update={"path": str(path.resolve())}) if path.is_dir() else spec
+
+    async def pool(self, part: Part, spec: ModelSpec, label: str, fingerprint: str) -> Pool[_Held]:
+        """Load a model on every worker and return what deals its calls; `release` stops it.
+
+        Raises:
+            EngineError: there is no such cluster, or no worker can hold the model.
+        """
+        if not self._pools:
+            self._connect()
+        self._pools += 1
+        name = f"{part} {next(self._names)}"
+        held = [_Held(worker, name, Load(part, spec), fingerprint) for worker in self.workers]
+        pool = Pool(held, label, _PATIENT)
+        try:
+            await pool.start()
+        except BaseException:  # a start that did not end well leaves no worker; raised again
+            await self.release(pool)
+            raise
+        return pool
+
+    async def release(self, pool: Pool[_Held]) -> None:
+        """Stop a model; the last one leaves the cluster, and ends one that was started here."""
+        try:
+            await pool.close()
+        finally:
+            self._pools -= 1
+            if not self._pools:
+                self.workers = []
+                self._disconnect()
+
+    def _connect(self) -> None:
+        import ray
+
+        if not ray.is_initialized():
+            _init(self._options)
+            self._connected = True
+        offered = ray.cluster_resources()
+        gpus = self._gpus_a_worker if offered.get("GPU") else 0
+        machines = sum(bool(node["Alive"]) for node in ray.nodes())
+        count = self._options.workers or (int(offered["GPU"] // gpus) if gpus else machines)
+        if not count:
+            self._disconnect()
+            raise EngineError(
+                f"a worker needs {gpus} GPUs, and the cluster has {offered['GPU']:g}",
+                "lower tensor_parallel_size, or use another cluster",
+            )
+        actor = ray.remote(Host).options(
+            num_cpus=1, num_gpus=gpus, max_concurrency=1_000_000, scheduling_strategy="SPREAD"
+        )
+        self.workers = [Worker(number, actor.remote) for number in range(1, count + 1)]
+
+    def _disconnect(self) -> None:
+        if self._connected:
+            import ray
+
+            ray.shutdown()
+            self._connected = False
+
+
+def _check_installed() -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("Ray is not installed", "pip install 'ttc-toolkit[ray]'") from error
+
+
+def _init(options: RayOptions) -> None:
+    """Join a cluster, or start one here. Raises EngineError where there is none."""
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
+    address = options.address or os.environ.get("RAY_ADDRESS") or None
+    if address is None:
+        cores = max(os.cpu_count() or 1, options.workers or 1)
+        quiet |= {"num_cpus": cores, "object_store_memory": _OBJECTS_BYTES, "address": "local"}
+    else:
+        quiet = {"log_to_driver": False, "logging_level": "error", "address": address}
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = "start Ray here" if address is None else f"join the Ray cluster at {address}"
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EngineError(
+            f"cannot {where}: {cause}", "ray start --head starts one; HOST:6379 is its address"
+        ) from error
+    finally:
+        if in_main and before is not None:
+            signal.signal(signal.SIGTERM, before)  # Ray puts its own in its place
