@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ttc.core.errors import ConfigError, DataError, TtcError
 from ttc.core.identity import identity
@@ -28,6 +28,7 @@ from ttc.run.forecasting import teller
 from ttc.run.granting import Fixed
 from ttc.run.ledger import Ledger
 from ttc.run.plan import DEFAULT_MIN_CALL_TOKENS, Cell, configuration, make_cells, run_name, spec_id
+from ttc.run.shards import Shard
 from ttc.run.solve import Attempt, record, solve
 from ttc.run.sweep import Observer, Plan, run_sweep
 from ttc.run.watchdog import watching
@@ -35,6 +36,9 @@ from ttc.store.bank import Bank
 from ttc.store.env import capture_environment, now
 from ttc.store.rundir import RunDir, find_run
 from ttc.trackers import find, send
+
+if TYPE_CHECKING:
+    from ttc.engines.ray_workers import RayOptions
 
 T = TypeVar("T")
 RESULTS = Path("results")
@@ -68,8 +72,11 @@ class Silent:
         """Ignore it."""
 
 
-def make_plan(config: SweepConfig | Mapping[str, Any]) -> Plan:
+def make_plan(config: SweepConfig | Mapping[str, Any], ray: RayOptions | None = None) -> Plan:
     """Check a configuration, load its problems and name its cells; no model is started.
+
+    With `ray`, models run on the workers of that cluster. It changes no identity: such a run resumes without, and the
+    other way round.
 
     Raises:
         ConfigError, DataError, EngineError: what was asked for cannot be had.
@@ -77,7 +84,13 @@ def make_plan(config: SweepConfig | Mapping[str, Any]) -> Plan:
     config = completed(config if isinstance(config, SweepConfig) else parse_config(config, "configuration"))
     for word in config.track:
         find(word)
-    benches, min_call_tokens = make_benches(config, open_engine, open_reward(config.prm))
+    if ray is None:
+        benches, min_call_tokens = make_benches(config, open_engine, open_reward(config.prm))
+    else:
+        from ttc.engines.ray_workers import Fleet
+
+        fleet = Fleet(ray)
+        benches, min_call_tokens = make_benches(config, fleet.open_engine, fleet.open_reward(config.prm))
     subjects = [bench.subject for bench in benches]
     return Plan(config, benches, make_cells(config, subjects, min_call_tokens, teller(config, benches)))
 
@@ -87,6 +100,7 @@ def sweep(
     out: Path | None = None,
     observer: Observer | None = None,
     command: str = "",
+    ray: RayOptions | None = None,
 ) -> RunResult:
     """Run a sweep, or resume it where the folder holds the same one, and write tables and report.
 
@@ -95,11 +109,12 @@ def sweep(
         out: the run folder; None names it under `results/`.
         observer: is told what happens.
         command: how this was asked for, for the record.
+        ray: the cluster whose workers hold the models (`ttc.engines.ray_workers.RayOptions`); None runs them here.
 
     Raises:
         TtcError: with an exit code; what is finished is kept.
     """
-    return run_plan(make_plan(config), out, observer, command)
+    return run_plan(make_plan(config, ray), out, observer, command)
 
 
 def completed(config: SweepConfig) -> SweepConfig:
@@ -180,9 +195,12 @@ def collect_bank(
         check_features(features, model)
     check_room(plan, out)
     run = RunDir(out / "runs" / spec_id(plan.cells))
-    _run(plan, run, observer, command)
-    run.close()
-    bank = save_rows(plan, run, out)
+    try:
+        _run(plan, run, observer, command)
+        bank = save_rows(plan, run, out)
+        _finish(run)
+    finally:
+        run.close()
     if features is not None:
         vectors = hidden_vectors(
             plan.benches[0], model, out, config=configuration(plan.cells[0].subject), note=observer.note
@@ -216,6 +234,51 @@ def run_plan(plan: Plan, out: Path | None = None, observer: Observer | None = No
             _track(plan.config.track, run, observer or Silent())
         if failure is not None:
             raise failure
+        _finish(run)
+    finally:
+        run.close()
+    return RunResult(run)
+
+
+def run_shard(
+    plan: Plan, shard: Shard, out: Path, observer: Observer | None = None, command: str = ""
+) -> RunResult | None:
+    """Run one shard's part of a plan that `make_plan` made; the last shard to end writes the tables and the report.
+
+    Args:
+        plan: the whole sweep, the same for all shards.
+        shard: which part of it.
+        out: the run folder that all shards share.
+        observer: is told what happens.
+        command: how this was asked for, for the record.
+
+    Returns:
+        The run, None where something of it is still to be done.
+
+    Raises:
+        TtcError: with an exit code; what is finished is kept.
+    """
+    from ttc.report.build import build_report
+
+    observer, run = observer or Silent(), RunDir(out)
+    try:
+        _run(plan, run, observer, command, shard)
+        if not run.take_whole():
+            observer.note(f"shard {shard} is finished; the last one to end writes the report")
+            return None
+        keys = run.replay(without=("candidates", "trace")).records.keys()
+        left = sum((cell.id, pid) not in keys for cell in plan.cells for pid in cell.subject.problem_ids)
+        if left:
+            observer.note(
+                f"shard {shard} is finished; {left:,} problems of other shards are not, and nobody runs them:"
+                " run their shards again, or the same command without --shard"
+            )
+            return None
+        if run.read_manifest().get("state") != "finished":
+            build_report(run, rebuild=True)
+            _track(plan.config.track, run, observer)
+            run.write_json("manifest.json", {**run.read_manifest(), "finished_at": now()})
+            _finish(run)
     finally:
         run.close()
     return RunResult(run)
@@ -228,25 +291,36 @@ def _track(words: Sequence[str], run: RunDir, observer: Observer) -> None:
         (observer.note if sent.failure is None else observer.warn)(sent.line)
 
 
-def _run(plan: Plan, run: RunDir, observer: Observer, command: str) -> None:
-    """Open the folder and run what is left of the plan; the folder stays locked."""
-    run.open_for_writing(portable(plan.config), spec_id(plan.cells))
-    _begin(run, plan, command)
+def _run(plan: Plan, run: RunDir, observer: Observer, command: str, shard: Shard | None = None) -> None:
+    """Open the folder and run what is left of the plan, or of a shard's part; the folder stays locked."""
+    run.open_for_writing(portable(plan.config), spec_id(plan.cells), None if shard is None else shard.name)
+    with run.setting_up():
+        _begin(run, plan, command, shard)
     try:
-        ran = _until_done(_watched(plan, run, observer))
+        ran = _until_done(_watched(plan, run, observer, shard))
     except TtcError as error:
         run.log(f"{now()} stopped: {error.message}")
         raise
     if not ran:
-        observer.note(f"nothing is left to run: every cell in {run.path} is finished")
+        part = "every cell" if shard is None else f"all of shard {shard}"
+        observer.note(f"nothing is left to run: {part} in {run.path} is finished")
+    if shard is not None:
+        return
     manifest = run.read_manifest()
-    if ran or manifest.get("state") != "finished":
-        run.write_json("manifest.json", {**manifest, "state": "finished", "finished_at": now()})
+    if ran or "finished_at" not in manifest:
+        run.write_json("manifest.json", {**manifest, "finished_at": now()})
 
 
-async def _watched(plan: Plan, run: RunDir, observer: Observer) -> bool:
+def _finish(run: RunDir) -> None:
+    """Say that nothing is left to do: until then the same command finds this run, whatever the day."""
+    manifest = run.read_manifest()
+    if manifest.get("state") != "finished":
+        run.write_json("manifest.json", {**manifest, "state": "finished"})
+
+
+async def _watched(plan: Plan, run: RunDir, observer: Observer, shard: Shard | None) -> bool:
     with watching(plan.config.problem_timeout_s):
-        return await run_sweep(plan, run, observer)
+        return await run_sweep(plan, run, observer, shard)
 
 
 def _until_done(work: Coroutine[Any, Any, T]) -> T:
@@ -272,14 +346,14 @@ async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
             loop.remove_signal_handler(signal.SIGTERM)
 
 
-def _begin(run: RunDir, plan: Plan, command: str) -> None:
+def _begin(run: RunDir, plan: Plan, command: str, shard: Shard | None) -> None:
     manifest = run.read_manifest()
     if "started_at" in manifest:
         if manifest.get("state") != "finished":
-            restart = {"at": now(), "reserved_tokens": _in_flight(run.replay().events)}
-            manifest["restarts"] = [*manifest.get("restarts", []), restart]
-            run.write_json("manifest.json", manifest)
+            _resume(run, manifest, shard)
         return
+    if shard is not None:
+        manifest["shards"] = shard.count
     config = plan.config
     run.write_json("env.json", capture_environment())
     subjects = [bench.subject for bench in plan.benches]
@@ -310,6 +384,23 @@ def _begin(run: RunDir, plan: Plan, command: str) -> None:
             "cells": [cell.id for cell in plan.cells],
         },
     )  # fmt: skip
+
+
+def _resume(run: RunDir, manifest: dict[str, Any], shard: Shard | None) -> None:
+    """Note a restart; a shard's first start beside others is none."""
+    if shard is not None and manifest.get("shards") not in (None, shard.count):
+        raise ConfigError(
+            f"{run.path} is dealt over {manifest['shards']} shards, not {shard.count}",
+            "run its shards, or the same command without --shard, which runs whatever is left",
+        )
+    events = run.replay(without=("candidates", "trace")).events
+    if shard is not None:
+        manifest["shards"] = shard.count
+        events = [event for event in events if event.get("shard") == str(shard)]
+    if events or shard is None:
+        restart = {"at": now(), "reserved_tokens": _in_flight(events)}
+        manifest["restarts"] = [*manifest.get("restarts", []), restart]
+    run.write_json("manifest.json", manifest)
 
 
 def _shapes(plan: Plan) -> dict[str, dict[str, int]]:
@@ -361,15 +452,16 @@ def _bins(quality: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _in_flight(events: Sequence[Mapping[str, Any]]) -> int:
     """Return the tokens that were reserved when the last process ended, as far as it had noted them."""
-    held: dict[str, int] = {}
+    held: dict[str | None, dict[str, int]] = {}
     for event in events:
+        own = held.setdefault(event.get("shard"), {})
         if event.get("kind") == "start":
-            held.clear()
+            own.clear()
         elif event.get("kind") == "in_flight":
-            held[event["cell"]] = event["reserved_tokens"]
+            own[event["cell"]] = event["reserved_tokens"]
         elif event.get("kind") == "cell_end":
-            held.pop(event["cell"], None)
-    return sum(held.values())
+            own.pop(event["cell"], None)
+    return sum(sum(own.values()) for own in held.values())
 
 
 def portable(config: SweepConfig) -> dict[str, Any]:

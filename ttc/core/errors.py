@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+from pathlib import Path
 
 from ttc.core.types import Usage
 
@@ -66,6 +68,16 @@ class StorageError(TtcError):
     """A run folder cannot be read or written."""
 
     exit_code = 6
+
+
+def cannot_write(path: Path, error: OSError) -> StorageError:
+    """Return the error of a file or folder that could not be written, with what helps against the cause."""
+    hint = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint = "free some space and run the same command again"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        hint = "make it writable, or write to another folder"
+    return StorageError(f"cannot write {path}: {error.strerror or error}", hint)
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

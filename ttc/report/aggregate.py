@@ -58,7 +58,7 @@ class Tables:
 def compact(run: RunDir) -> Tables:
     """Replay the journal, aggregate it, and write the Parquet files.
 
-    Rows are in order of the cells' first appearance, then of problem ids, so equal content gives equal tables. The
+    Rows are in the plan's order of cells, then of problem ids, so equal content gives equal tables. The
     journal is read twice: what was sampled passes through on the second time and is never in memory as a whole.
 
     Raises:
@@ -73,7 +73,7 @@ def compact(run: RunDir) -> Tables:
             cells[str(event.get("cell"))] = event  # the last description counts, the first place is kept
         elif event.get("kind") == "cell_end":
             ends[str(event.get("cell"))] = event
-    by_cell: dict[str, list[Record]] = {cell: [] for cell in cells}
+    by_cell: dict[str, list[Record]] = {cell: [] for cell in _planned(run, cells)}
     orphans = 0
     for (cell, _), record in replay.records.items():
         if cell in by_cell:
@@ -108,6 +108,16 @@ def compact(run: RunDir) -> Tables:
     )
     write_tables(run, tables)
     return tables
+
+
+def _planned(run: RunDir, cells: Mapping[str, Record]) -> list[str]:
+    """Return the cells in the plan's order: a line that was damaged and written again stands at another place."""
+    try:
+        planned = run.read_manifest().get("cells")
+    except StorageError:
+        planned = None  # a journal alone: its lines are in the plan's order unless one was damaged
+    order = {cell: n for n, cell in enumerate(planned if isinstance(planned, list) else ())}
+    return sorted(cells, key=lambda cell: order.get(cell, len(order)))
 
 
 def _candidates(replay: Replay, records: Sequence[Record]) -> Iterator[pa.Table]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ttc.core.errors import DataError, StorageError
+from ttc.core.errors import DataError, cannot_write
 from ttc.report.aggregate import Tables, load_tables
 from ttc.report.chapter import Known, chapter_of
 from ttc.report.chart import claims_grid, outcomes_data, payload
@@ -188,4 +188,4 @@ def _write(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
         partial.replace(path)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error

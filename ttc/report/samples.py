@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttc.core.errors import StorageError
+from ttc.core.errors import StorageError, cannot_write
 from ttc.store.tables import schema
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ def write_samples(path: Path, groups: Iterator[pa.Table]) -> Samples:
                 writer.write_table(table)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        with contextlib.suppress(OSError):  # where nothing may be written, nothing may be taken away either
+            partial.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
     return Samples((Part(path),))
 
 

@@ -7,14 +7,17 @@ hanging or memory-eating call costs its own worker and nothing else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import resource
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -31,6 +34,9 @@ _TASKS_PER_WORKER = 1000
 _WORKER_MEMORY_BYTES = 4 << 30
 _ORPHAN_S = 2.0
 """A worker whose parent was killed ends itself this long after its time limit."""
+_LOOKS_EACH_LIMIT = 8
+_LONGEST_PAUSE_S = 1.0
+"""How often a call is looked after that waits for a worker: its time begins when one has taken it."""
 _PROBE = "0"
 """An answer that hangs even against this one is compared no more: it is different from all others."""
 
@@ -239,12 +245,35 @@ class _Pool:
                 initargs=(user_module(self._checker), self._checker),
                 context=multiprocessing.get_context("forkserver"),
             )
-        bounded = (function, self._time_limit_s + _ORPHAN_S, *arguments)
-        future = self._pool.schedule(_bounded, args=bounded, timeout=self._time_limit_s)
+        future = self._pool.schedule(_bounded, args=(function, self._time_limit_s + _ORPHAN_S, *arguments))
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
-        result: T = await asyncio.wrap_future(future)
+        answer = asyncio.wrap_future(future)
+        try:
+            await self._within_limit(future, answer)
+            result: T = answer.result()
+        except ProcessExpired as error:
+            if error.exitcode == -signal.SIGALRM:  # this process was too busy to look before the worker's own alarm
+                raise TimeoutError from error
+            raise
+        finally:
+            answer.cancel()  # a call that nobody waits for any more costs its worker
         return result
+
+    async def _within_limit(self, future: Future[Any], answer: asyncio.Future[Any]) -> None:
+        """Wait for an answer; a call that has run too long raises TimeoutError.
+
+        The pool's own limit reads the wall clock: set back, it never ends a call; set forward, it ends all of them.
+        """
+        pause = min(_LONGEST_PAUSE_S, self._time_limit_s / _LOOKS_EACH_LIMIT)
+        ends: float | None = None
+        while not answer.done():
+            if ends is None and future.running():  # a call that waits for a free worker takes none of its time
+                ends = time.monotonic() + self._time_limit_s
+            left = pause if ends is None else ends - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            await asyncio.wait([answer], timeout=left)
 
     def close(self) -> None:
         """Kill the workers and wait until they are gone."""
@@ -265,6 +294,8 @@ def _start_worker(_module: UserModule | None, checker: Checker) -> None:
     global _worker_checker  # noqa: PLW0603 - a worker process belongs to one checker
     _worker_checker = checker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
+    with contextlib.suppress(OSError):  # Linux only; where memory runs out, the kernel takes this process first
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     most = _WORKER_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_WORKER_MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))

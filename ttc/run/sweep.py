@@ -22,9 +22,12 @@ from ttc.run.bench import Bench
 from ttc.run.choices import lacking
 from ttc.run.context import Prices, World
 from ttc.run.forecasting import Forecasts, dealt_in_halves, recorded
+from ttc.run.granting import Fixed
 from ttc.run.joining import arranged
 from ttc.run.ledger import Ledger
+from ttc.run.listening import listening
 from ttc.run.plan import Cell
+from ttc.run.shards import Shard
 from ttc.run.solve import Attempt, Judge, record, solve
 from ttc.store.env import now
 from ttc.store.journal import JournalWriter
@@ -32,7 +35,9 @@ from ttc.store.rundir import RunDir
 from ttc.store.tables import to_table, write_table
 
 RESERVED_EVERY_S = 1.0
-"""How often the tokens in flight are noted, so that a crash can be told what it interrupted."""
+"""How often the tokens in flight are noted where they changed, so that a crash can be told what it interrupted."""
+FIRST_LOOK_S = 0.05
+"""When they are noted first, after a cell has begun."""
 
 
 class Observer(Protocol):
@@ -66,8 +71,8 @@ class Plan:
     cells: Sequence[Cell]
 
 
-async def run_sweep(plan: Plan, run: RunDir, observer: Observer) -> bool:
-    """Run every cell that is not finished yet. The run folder is open for writing.
+async def run_sweep(plan: Plan, run: RunDir, observer: Observer, shard: Shard | None = None) -> bool:
+    """Run every cell that is not finished yet, or a shard's part of it. The run folder is open for writing.
 
     Returns:
         Whether anything was left to run.
@@ -77,16 +82,17 @@ async def run_sweep(plan: Plan, run: RunDir, observer: Observer) -> bool:
         FailedProblemsError: more problems failed than the configuration allows.
         StorageError: the journal cannot be written.
     """
-    sweep = _Sweep(plan, run, observer)
+    sweep = _Sweep(plan, run, observer, shard)
     if not any(sweep.unfinished(bench) for bench in plan.benches):
         return False
-    write_table(to_table("problems", _described(plan)), run.table("problems"))
-    with JournalWriter(run.journal, "main") as journal:
+    with run.setting_up():
+        write_table(to_table("problems", _described(plan)), run.table("problems"))
+    with JournalWriter(run.journal, run.shard or "main") as journal:
         sweep.journal = journal
-        journal.append({"kind": "start"})
+        sweep.tell({"kind": "start"})
         for cell in plan.cells:
             if cell.id not in sweep.begun:
-                journal.append(cell.describe())
+                sweep.tell(cell.describe())
         for engine in dict.fromkeys(bench.engine for bench in plan.benches):
             todo = [b for b in plan.benches if b.engine is engine and sweep.unfinished(b)]
             if todo:
@@ -123,30 +129,41 @@ class _Sweep:
 
     journal: JournalWriter
 
-    def __init__(self, plan: Plan, run: RunDir, observer: Observer) -> None:
+    def __init__(self, plan: Plan, run: RunDir, observer: Observer, shard: Shard | None) -> None:
         self.config, self.cells, self.run, self.observer = plan.config, plan.cells, run, observer
+        self.shard = shard
+        whole = {cell.id: cell.subject.problem_ids for cell in plan.cells}
+        self.mine = whole if shard is None else shard.parts(plan.cells)
+        """The problems of each cell that this process runs."""
         replay = run.replay()
         self.done = {key: row for key, row in replay.records.items() if row.get("status") != "error"}
         self.failed_spend = Counter[str]()
         for row in [*replay.retried, *replay.records.values()]:
-            if row.get("status") == "error":  # tried again, but what it spent stays spent
+            # Tried again, but what it spent stays spent: by whom it will be tried.
+            if row.get("status") == "error" and row.get("problem_id") in self.mine.get(str(row.get("cell")), ()):
                 self.failed_spend[str(row.get("cell"))] += max(row.get("draw_spent") or [0])
         self.vectors: dict[int, Mapping[str, Any]] = {}
-        self.begun = {str(e["cell"]) for e in replay.events if e.get("kind") == "cell"}
-        self.ended = {str(e["cell"]) for e in replay.events if e.get("kind") == "cell_end"}
+        # Every shard's journal tells all cells, so that none must be whole before another one begins.
+        own = replay.events if shard is None else [e for e in replay.events if e.get("shard") == str(shard)]
+        self.begun = {str(e["cell"]) for e in own if e.get("kind") == "cell"}
+        self.ended = {str(e["cell"]) for e in own if e.get("kind") == "cell_end"}
         for place in replay.damaged:
             observer.note(f"journal {place} is damaged and was left out; its problem runs again")
 
     def of(self, bench: Bench) -> list[Cell]:
-        return [cell for cell in self.cells if cell.subject is bench.subject]
+        return [cell for cell in self.cells if cell.subject is bench.subject and cell.id in self.mine]
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Journal what is no record; a shard says which it is."""
+        self.journal.append(event if self.shard is None else {**event, "shard": str(self.shard)})
 
     def finished_rows(self, cell: Cell) -> dict[str, dict[str, Any]]:
-        ids = cell.subject.problem_ids
+        ids = self.mine[cell.id]
         return {pid: self.done[cell.id, pid] for pid in ids if (cell.id, pid) in self.done}
 
     def unfinished(self, bench: Bench) -> bool:
         return any(
-            cell.id not in self.ended or len(self.finished_rows(cell)) < len(cell.subject.problem_ids)
+            cell.id not in self.ended or len(self.finished_rows(cell)) < len(self.mine[cell.id])
             for cell in self.of(bench)
         )
 
@@ -162,6 +179,9 @@ class _Sweep:
             for reward in dict.fromkeys(bench.reward for bench in benches if bench.reward is not None):
                 stack.push_async_callback(reward.close)
                 await reward.start()
+            parts = [part for bench in benches for part in (bench, *bench.members)]
+            heard = dict.fromkeys(source for part in parts for source in (part.engine, part.reward))
+            await stack.enter_async_context(listening(heard, self.tell, self.observer.warn))
             live = "live" in engine.capabilities
             source: Engine = engine
             if live and self.config.cache != "off":
@@ -180,7 +200,8 @@ class _Sweep:
 
     async def hidden_states(self, bench: Bench) -> Mapping[str, Any]:
         """Return each problem's hidden state where a predictor of this model wants it."""
-        told = [predictor for cell in self.cells for subject, predictor in cell.told if subject is bench.subject]
+        cells = [cell for cell in self.cells if cell.id in self.mine]
+        told = [predictor for cell in cells for subject, predictor in cell.told if subject is bench.subject]
         if not any(predictor.wants_vectors for predictor in told):
             return {}
         if bench.bank is not None:
@@ -189,8 +210,8 @@ class _Sweep:
             return {}
         from ttc.run.features import hidden_vectors
 
-        vectors, tokens = await hidden_vectors(bench, bench.spec, self.run.path, note=self.observer.note)
-        self.journal.append({"kind": "features", "model": bench.subject.model, "prompt_tokens": tokens})
+        vectors, tokens = await hidden_vectors(bench, bench.spec, self.run.own, note=self.observer.note)
+        self.tell({"kind": "features", "model": bench.subject.model, "prompt_tokens": tokens})
         return vectors
 
     async def run_bench(self, bench: Bench, engine: Engine, judge: Judge, forecasts: Forecasts) -> None:
@@ -215,7 +236,8 @@ class _Sweep:
     ) -> None:
         """Run what is left of one cell."""
         done = self.finished_rows(cell)
-        if cell.id in self.ended and len(done) == len(problems):
+        mine = self.mine[cell.id]
+        if cell.id in self.ended and len(done) == len(mine):
             return
         self.observer.cell_started(cell, list(done.values()))
         totals = [Ledger(cell.total_tokens) for _ in range(cell.subject.draws)]
@@ -240,23 +262,27 @@ class _Sweep:
             on_tokens=self.observer.tokens,
             profile=bench.profile,
         )
-        left = [p for p in problems.values() if p.id not in done]
+        left = [problems[pid] for pid in mine if pid not in done]
         async with forecasts.lock:  # fitting takes minutes: in a thread, so that the display goes on
             granters = await asyncio.to_thread(forecasts.granters, cell, list(problems.values()), left, totals)
+        if self.shard is not None:
+            for granter in granters:
+                if isinstance(granter, Fixed):
+                    granter.only(mine)
         timeout_s = self.config.problem_timeout_s
         attempts = [Attempt(solvers[p.id], p, granters, world, judge, timeout_s) for p in left]
         started = time.perf_counter()
         hits = await self._run_attempts(cell, attempts, totals)
         wall_s: float | None = time.perf_counter() - started
-        if hits or self.config.overlap or done or "live" not in engine.capabilities:
-            # Time means nothing where samples were stored or recorded, cells overlapped, or one was interrupted.
+        if hits or self.config.overlap or done or "live" not in engine.capabilities or self.shard is not None:
+            # Time means nothing where samples were stored or recorded, cells overlapped, or one was interrupted or shared.
             wall_s = None
-        self.journal.append({"kind": "cell_end", "cell": cell.id, "wall_s": wall_s})
+        self.tell({"kind": "cell_end", "cell": cell.id, "wall_s": wall_s})
         self.observer.cell_finished(cell, wall_s)
 
     async def _run_attempts(self, cell: Cell, attempts: Sequence[Attempt], totals: Sequence[Ledger]) -> bool:
         """Run them all at once and journal each as it ends. Returns whether the cache served anything."""
-        allowed = max_errors(self.config.max_errors, len(cell.subject.problem_ids))
+        allowed = max_errors(self.config.max_errors, len(self.mine[cell.id]))
         failed: list[str] = []
         hits = False
 
@@ -286,13 +312,17 @@ class _Sweep:
         return hits
 
     async def _note_in_flight(self, cell: Cell, totals: Sequence[Ledger]) -> None:
+        noted, pause = 0, min(FIRST_LOOK_S, RESERVED_EVERY_S)  # a crash may come early
         while totals:
-            await asyncio.sleep(RESERVED_EVERY_S)
-            held = max(ledger.reserved for ledger in totals)
+            await asyncio.sleep(pause)
+            held, pause = max(ledger.reserved for ledger in totals), RESERVED_EVERY_S
+            if held == noted:
+                continue
             try:
-                self.journal.append({"kind": "in_flight", "cell": cell.id, "reserved_tokens": held})
+                self.tell({"kind": "in_flight", "cell": cell.id, "reserved_tokens": held})
             except StorageError:
                 return  # the next record meets the same full disk and says so
+            noted = held
 
 
 def _with_memory(engine: Engine, file: Path, stack: AsyncExitStack) -> Engine:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ttc.core.errors import DataError, StorageError, did_you_mean
+from ttc.core.errors import DataError, StorageError, cannot_write, did_you_mean
 from ttc.core.identity import file_sha256
 from ttc.store.tables import SCHEMAS, read_table, rows_of, to_table, write_table
 
@@ -179,7 +179,7 @@ def write_bank(rows: Iterable[Row], out: Path, name: str, *, replace: bool = Fal
         out.mkdir(parents=True, exist_ok=True)
         (out / "bank.json").write_text(json.dumps({"name": name}) + "\n", encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
+        raise cannot_write(out, error) from error
     write_table(table, out / "bank.parquet")
 
 

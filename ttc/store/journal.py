@@ -3,12 +3,16 @@
 A line that carries `problem_id` is a finished record; other kinds say what else happened (`kind`). A torn
 last line, left by a crash, is dropped on replay; a damaged line elsewhere is skipped and counted, because
 the record it held is then simply run again.
+
+Each line ends in a checksum of what stands before it (`crc`, CRC-32 in hexadecimal): one flipped bit would else turn
+a score, a token count or a problem's name into another that looks as good. A line without one is taken as it is.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,9 +20,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TextIO
 
-from ttc.core.errors import StorageError
+from ttc.core.errors import StorageError, cannot_write
 
 _BLOCK = 1 << 16
+_CHECK = ',"crc":"{:08x}"}}'
+_CHECK_START = b',"crc":"'
+_CHECK_LENGTH = len(_CHECK.format(0))
 Place = tuple[Path, int]
 """Where a line stands: its file, and the byte that it begins at."""
 
@@ -30,7 +37,7 @@ class Replay:
     records: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
-    """`file:line` of lines that are not JSON objects, a torn last line left out."""
+    """`file:line` of lines that are not what was written, a torn last line left out."""
     retried: list[dict[str, Any]] = field(default_factory=list)
     """Records of errors that gave way to a later attempt: what they spent is spent."""
     places: dict[tuple[str, str], Place] = field(default_factory=dict)
@@ -49,11 +56,8 @@ def read_journal(folder: Path, without: Collection[str] = ()) -> Replay:
     replay = Replay()
     for path in sorted(folder.glob("*.jsonl")):
         for number, start, line, whole in _lines(path):
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
+            row = _row(line)
+            if row is None:
                 if whole:
                     replay.damaged.append(f"{path.name}:{number}")
             elif "problem_id" in row:
@@ -84,10 +88,35 @@ def read_rows(places: Iterable[Place]) -> Iterator[dict[str, Any]]:
                 if path not in files:
                     files[path] = stack.enter_context(path.open("rb"))
                 files[path].seek(start)
-                row = json.loads(files[path].readline().decode("utf-8"))
-            except (OSError, ValueError) as error:
+                row = _row(files[path].readline())
+            except OSError as error:
                 raise StorageError(f"cannot read {path}: {error}") from error
+            if row is None:
+                raise StorageError(f"{path} has changed while it was read", "run the same command again")
             yield row
+
+
+def _line(row: dict[str, Any]) -> str:
+    """Return a row's line with its checksum, without a line break."""
+    body = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)[:-1]
+    # A server's text may hold half a surrogate pair, which no encoding takes.
+    return body + _CHECK.format(zlib.crc32(body.encode("utf-8", "replace")))
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """Return what a line holds, without its checksum; None where it is not what was written."""
+    line = line.rstrip()
+    check = line[-_CHECK_LENGTH:]
+    if check.startswith(_CHECK_START) and check != _CHECK.format(zlib.crc32(line[:-_CHECK_LENGTH])).encode():
+        return None
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict):
+        return None
+    row.pop("crc", None)
+    return row
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes, bool]]:
@@ -127,10 +156,9 @@ class JournalWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._end_torn_line()
-            # A server's text may hold half a surrogate pair, which no encoding takes.
             self._file = self.path.open("a", encoding="utf-8", errors="replace")
         except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise cannot_write(self.path, error) from error
         return self
 
     def _end_torn_line(self) -> None:
@@ -144,9 +172,7 @@ class JournalWriter:
             line = file.read()
             if not line:
                 return
-            try:
-                json.loads(line)
-            except ValueError:
+            if _row(line) is None:
                 file.truncate(start)
             else:
                 file.write(b"\n")
@@ -160,12 +186,10 @@ class JournalWriter:
         if self._file is None:
             raise StorageError(f"{self.path} is not open")
         try:
-            self._file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n")
+            self._file.write(_line(row) + "\n")
             self._file.flush()
         except OSError as error:
-            raise StorageError(
-                f"cannot write {self.path}: {error.strerror or error}", "free some space and run the same command again"
-            ) from error
+            raise cannot_write(self.path, error) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -177,4 +201,4 @@ class JournalWriter:
             except OSError as failure:
                 # Closing flushes once more: after a full disk that fails again, and must not hide the first error.
                 if error is None:
-                    raise StorageError(f"cannot write {self.path}: {failure.strerror or failure}") from failure
+                    raise cannot_write(self.path, failure) from failure

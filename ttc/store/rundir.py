@@ -1,20 +1,21 @@
 """A run folder: who may write it, what it was asked to do, what it holds.
 
-<run>/config.yaml manifest.json env.json log.txt journal/*.jsonl cache.sqlite
+<run>/config.yaml manifest.json env.json log.txt journal/*.jsonl cache.sqlite shards/
 records.parquet candidates.parquet cells.parquet allocation.parquet problems.parquet report/
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
-from ttc.core.errors import ConfigError, DataError, StorageError
+from ttc.core.errors import ConfigError, DataError, StorageError, cannot_write
 from ttc.store.journal import Replay, read_journal
 
 _DAMAGED = "restore it, or delete it and run the same command again: the journal keeps what is finished"
@@ -25,7 +26,10 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.shard: str | None = None
+        """The part of the run that this process has to itself; None has the whole."""
         self._lock: IO[str] | None = None
+        self._own_lock: IO[str] | None = None
 
     @property
     def journal(self) -> Path:
@@ -43,7 +47,12 @@ class RunDir:
 
     def cache_file(self, shared: str | None) -> Path:
         """Return the generation cache: the run's own, or one in a shared folder."""
-        return (self.path if shared is None else Path(shared).expanduser()) / "cache.sqlite"
+        return (self.own if shared is None else Path(shared).expanduser()) / "cache.sqlite"
+
+    @property
+    def own(self) -> Path:
+        """Return where this process keeps what no other may write: the run's folder, or the shard's."""
+        return self.path if self.shard is None else self.path / "shards" / self.shard
 
     @classmethod
     def existing(cls, path: Path) -> RunDir:
@@ -58,32 +67,71 @@ class RunDir:
             raise DataError(f"{path} is not a run folder (it has no manifest.json)", hint)
         return cls(path)
 
-    def open_for_writing(self, spec: dict[str, Any], spec_id: str) -> None:
+    def open_for_writing(self, spec: dict[str, Any], spec_id: str, shard: str | None = None) -> None:
         """Create or resume the run: lock it, and check that it was asked for the same thing.
+
+        With `shard`, others may hold shards of other names at the same time, and nobody the whole.
 
         Raises:
             StorageError: the folder cannot be written, or another process runs in it.
             ConfigError: it holds another run.
         """
+        self.shard = shard
         try:
             self.journal.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("a")
+            self.own.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise cannot_write(self.path, error) from error
         try:
-            # The kernel drops this lock when the process ends, however it ends: nothing is left to clean up.
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            self._lock = None
-            raise StorageError(
-                f"another process is running in {self.path}", "wait for it, or give another --out"
-            ) from error
-        try:
-            self._adopt(spec, spec_id)
+            self._lock = self._held(self.path, fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH)
+            if shard is not None:
+                self._own_lock = self._held(self.own, fcntl.LOCK_EX)
+            with self.setting_up():
+                self._adopt(spec, spec_id)
         except (ConfigError, StorageError):
             self.close()
             raise
+
+    def _held(self, folder: Path, kind: int) -> IO[str]:
+        """Return a folder's lock, held. The kernel drops it when the process ends, however it ends."""
+        try:
+            lock = (folder / ".lock").open("a+")  # a shared lock on a network file system needs a file that can be read
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise StorageError(
+                f"another process is running in {folder}", "wait for it, or give another --out"
+            ) from error
+        return lock
+
+    @contextlib.contextmanager
+    def setting_up(self) -> Iterator[None]:
+        """Let no other shard read or write the small files inside."""
+        if self.shard is None:
+            yield
+            return
+        try:
+            lock = (self.path / "shards" / ".lock").open("a+")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # held for some milliseconds
+            yield
+
+    def take_whole(self) -> bool:
+        """Say whether no other shard runs any more; then this process holds the whole run."""
+        if self._lock is None:
+            return False
+        try:
+            # Let go first: of two shards that end together, the one that asks last must not be refused by the other.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def _adopt(self, spec: dict[str, Any], spec_id: str) -> None:
         if (self.path / "manifest.json").exists():
@@ -142,7 +190,7 @@ class RunDir:
             partial.write_text(text, encoding="utf-8")
             partial.replace(path)
         except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+            raise cannot_write(path, error) from error
 
     def log(self, line: str) -> None:
         """Append a line to log.txt; a log that cannot be written stops nothing."""
@@ -159,9 +207,10 @@ class RunDir:
 
     def close(self) -> None:
         """Release the lock."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        for lock in (self._lock, self._own_lock):
+            if lock is not None:
+                lock.close()
+        self._lock = self._own_lock = None
 
 
 def find_run(results: Path, spec_id: str, name: str) -> Path:

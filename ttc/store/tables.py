@@ -5,11 +5,12 @@ The journal is the truth; these tables are derived from it and can be rebuilt at
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ttc.core.errors import StorageError
+from ttc.core.errors import StorageError, cannot_write
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -159,8 +160,9 @@ def write_table(table: pa.Table, path: Path) -> None:
         pq.write_table(table, partial, compression="zstd")
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        with contextlib.suppress(OSError):  # where nothing may be written, nothing may be taken away either
+            partial.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
 
 
 def read_table(path: Path) -> pa.Table:
