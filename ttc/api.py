@@ -16,6 +16,7 @@ from ttc.core.errors import ConfigError, DataError, TtcError
 from ttc.core.identity import identity
 from ttc.core.protocols import Dataset, HasModelConfig, HasWeights, Task
 from ttc.core.registry import load
+from ttc.core.secrets import without_secrets
 from ttc.core.specs import ModelSpec, SweepConfig, parse_config
 from ttc.core.types import Example, Message
 from ttc.engines.opening import EMBEDDED, open_engine, open_reward
@@ -492,7 +493,9 @@ def portable(config: SweepConfig) -> dict[str, Any]:
 
 def portable_path(text: str) -> str:
     """Return a path's name where it leads out of the working directory; other words as they are."""
-    if "://" in text or not (text.startswith(("/", "~")) or ".." in Path(text).parts):
+    if "://" in text:
+        return without_secrets(text)
+    if not (text.startswith(("/", "~")) or ".." in Path(text).parts):
         return text
     return Path(text).name
 

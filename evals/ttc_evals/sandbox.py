@@ -297,8 +297,8 @@ def _below(pid: int) -> list[int]:
         return []
     found, todo = list[int](), [pid]
     while todo:
-        for file in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
-            with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            for file in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
                 children = [int(word) for word in file.read_text(encoding="ascii").split()]
                 found += children
                 todo += children

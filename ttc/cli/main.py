@@ -11,6 +11,7 @@ import typer.exceptions
 
 from ttc.cli import bank, demo, doctor, fit, ls, report, solve, sweep
 from ttc.core.errors import StorageError, TtcError
+from ttc.core.secrets import without_secrets
 
 app = typer.Typer(
     name="ttc",
@@ -76,7 +77,7 @@ def _with_values(arguments: list[str]) -> list[str]:
 
 def _tell(error: TtcError, arguments: list[str]) -> int:
     if "--debug" in arguments:
-        traceback.print_exc()
+        typer.echo(without_secrets(traceback.format_exc()), err=True)
     typer.echo(f"error: {_one_line(error.message)}", err=True)
     if error.hint:
         typer.echo(f"hint: {_one_line(error.hint)}", err=True)
@@ -84,4 +85,4 @@ def _tell(error: TtcError, arguments: list[str]) -> int:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return without_secrets(" ".join(text.split()))

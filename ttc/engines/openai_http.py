@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from ttc.core.errors import EngineError, did_you_mean
 from ttc.core.identity import identity
 from ttc.core.protocols import Capability
+from ttc.core.secrets import secrets_of, without_secrets
 from ttc.core.types import Completion, Finish, GenRequest, Message, Prompt, Tokens, Usage
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class OpenAIEngine:
     def __init__(self, options: OpenAIOptions) -> None:
         self._options = options
         self._key = options.api_key or os.environ.get("OPENAI_API_KEY") or _NO_KEY
-        self._host = _without_user(options.base_url)
+        self._host = without_secrets(options.base_url)
         self._root = options.base_url.rstrip("/").removesuffix("/v1")
         self.label = options.label or options.model
         self.fingerprint = _fingerprint(options, "")
@@ -345,9 +345,10 @@ class OpenAIEngine:
         import openai
 
         options = self._options
-        said = " ".join(str(getattr(error, "message", error)).split())[:_MESSAGE_CHARACTERS]
-        if self._key != _NO_KEY:
-            said = said.replace(self._key, "***")
+        said = " ".join(str(getattr(error, "message", error)).split())
+        for secret in (*((self._key,) if self._key != _NO_KEY else ()), *secrets_of(options.base_url)):
+            said = said.replace(secret, "***")
+        said = said[:_MESSAGE_CHARACTERS]
         status = getattr(error, "status_code", None)
         if isinstance(error, openai.APITimeoutError):
             return EngineError(
@@ -434,10 +435,5 @@ def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
-def _without_user(url: str) -> str:
-    parts = urlsplit(url.partition("#")[0])
-    return url if "@" not in parts.netloc else parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
 def _fingerprint(options: OpenAIOptions, version: str) -> str:
-    return "server:" + identity({"url": _without_user(options.base_url), "model": options.model, "version": version})
+    return "server:" + identity({"url": without_secrets(options.base_url), "model": options.model, "version": version})

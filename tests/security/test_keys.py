@@ -1,0 +1,123 @@
+"""A key in the environment or in an address reaches no file and no line of output, however a server fails."""
+
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+
+KEY = "sk-secret-7f3a9c51e0"
+PASSWORD = "pw-secret-44d1b2"
+TOKEN = "tok-secret-9e8d7c"
+SECRETS = (KEY, PASSWORD, TOKEN)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers as the server's `mode` says, and repeats what it was sent, as debug pages do."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.reply(200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
+
+    def do_POST(self):
+        sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        echo = f"you sent {dict(self.headers)} to {self.path} with {sent}; the key is {KEY}, {PASSWORD}, {TOKEN}"
+        self.server.keys.add(self.headers.get("Authorization", ""))
+        mode = self.server.mode
+        if mode == "close":
+            self.close_connection = True
+            return
+        if mode == "garbage":
+            self.raw(200, echo.encode())
+        elif mode == "answers":
+            # The model itself repeats nothing: an answer that holds the key would be the user's own prompt's doing.
+            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "4"}}
+            self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 3}})
+        elif mode == "null":
+            self.reply(200, {"error": echo})
+        else:
+            self.reply(int(mode), {"error": {"message": echo, "type": "x", "code": None}})
+
+    def reply(self, status, body):
+        self.raw(status, json.dumps(body).encode())
+
+    def raw(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Retry-After", "0")
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.keys, running.mode = set(), "answers"
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+SWEEP = """
+import sys
+from ttc.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def sweep(folder, model, debug=True):
+    """Run a sweep as the command line does; return its code and all its output."""
+    rows = [{"id": f"p{i}", "question": f"What is {i} + 2?", "answer": str(i + 2)} for i in range(3)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["sweep", "--task", "local", "--data", "rows.jsonl", "--model", model, "--strategies", "self-consistency",
+             "--budgets", "64", "--max-tokens", "32", "--out", "run", "--display", "plain"]  # fmt: skip
+    environment = {**os.environ, "OPENAI_API_KEY": KEY, "PYTHONWARNINGS": "default"}
+    done = subprocess.run(
+        [sys.executable, "-c", SWEEP, *(["--debug"] if debug else []), *words],
+        capture_output=True, text=True, env=environment, cwd=folder, timeout=500,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def leaks(folder, output):
+    found = [f"output: {secret}" for secret in SECRETS if secret in output]
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            found += [f"{path.name}: {secret}" for secret in SECRETS if secret.encode() in content]
+    return found
+
+
+@pytest.mark.parametrize("mode", ["answers", "401", "404", "400", "500", "429", "garbage", "null", "close"])
+def test_no_key_is_told_whatever_the_server_does(mode, server, tmp_path):
+    server.mode = mode
+    url = f"http://user:{PASSWORD}@127.0.0.1:{server.server_address[1]}/v1?token={TOKEN}#m"
+    # One retry: the SDK's own waits are no part of what is tested.
+    code, output = sweep(tmp_path, f"{url};max_retries=1")
+    assert (code == 0) == (mode == "answers"), output
+    assert leaks(tmp_path, output) == []
+    assert server.keys, "the server was asked"
+    if mode == "answers":
+        written = [p for p in tmp_path.rglob("*") if p.is_file()]
+        assert {"manifest.json", "config.yaml", "index.html"} <= {p.name for p in written}
+
+
+def test_no_key_is_told_where_nobody_listens(tmp_path):
+    code, output = sweep(tmp_path, f"http://user:{PASSWORD}@127.0.0.1:9/v1?token={TOKEN}#m;max_retries=0")
+    assert code == 5, output
+    assert leaks(tmp_path, output) == []
+
+
+def test_the_search_does_find_keys(tmp_path):
+    (tmp_path / "log.txt").write_text(f"Authorization: Bearer {KEY}")
+    assert leaks(tmp_path, PASSWORD) == [f"output: {PASSWORD}", f"log.txt: {KEY}"]
+    assert re.fullmatch(r"sk-secret-\w+", KEY)
