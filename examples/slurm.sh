@@ -1,0 +1,18 @@
+#!/bin/bash
+# One sweep on four machines, as a job array:
+#
+#     sbatch examples/slurm.sh sweep.yaml /shared/runs/NAME
+#
+# All tasks of the array share one run folder; each runs its shard. A task that is preempted or killed is put into the
+# queue again and goes on where it was. The last one to end writes the tables and the report.
+#
+#SBATCH --job-name=ttc
+#SBATCH --array=1-4
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=8
+#SBATCH --gpus-per-task=1
+#SBATCH --time=08:00:00
+#SBATCH --requeue
+#SBATCH --output=ttc-%A-%a.log
+set -eu
+exec ttc sweep "$1" --out "$2" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" --display plain
