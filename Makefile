@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test soak check clean
 
 setup:  ## .venv with this project, vLLM for this machine, and the tools; about a second when nothing changed
 	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on this machine" >&2; \
@@ -13,6 +13,9 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m pytest
+
+soak: setup  ## hours: every fault of docs/faults.md on the shipped pair, thirty kills, an hour at full load
+	@$(BIN)/python -m pytest -m soak
 
 check: setup
 	$(BIN)/ruff check

@@ -91,6 +91,12 @@ def left_running(session: int, within_s: float) -> list[psutil.Process]:
     return [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+def engine_cores(program: psutil.Process) -> list[psutil.Process]:
+    """Return the vLLM engines that a program has running, in the order in which it started them."""
+    cores = [p for p in program.children() if "EngineCore" in f"{p.name()} {' '.join(p.cmdline())}"]
+    return sorted(cores, key=psutil.Process.create_time)
+
+
 def _session(pid: int) -> int | None:
     try:
         return os.getsid(pid)
