@@ -86,16 +86,16 @@ def swept(out, workers=None, after=0, **more):
     engine, heard, counted = plan.benches[0].engine, [], []
     observer = Silent()
     if workers is not None:
-        release = engine._fleet.release
+        release = engine.fleet.release
 
         async def told(pool):
             heard.extend(pool.warnings)
             counted.extend(member.statistics for member in pool.members)
             await release(pool)
 
-        engine._fleet.release = told
+        engine.fleet.release = told
         if after:
-            observer = Watching(engine._fleet, after)
+            observer = Watching(engine.fleet, after)
     folder = RunDir(out)
     folder.open_for_writing(portable(plan.config), spec_id(plan.cells))
     try:

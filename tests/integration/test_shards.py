@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from documented import write_rows
+from documented import ROOT, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_kill import STOPPED, manifest_of, tables
@@ -30,8 +31,14 @@ from ttc.store.rundir import RunDir
 from ttc.testing.foreseen import Foreseen
 
 PROBLEMS = 7
-SWEEP = ["sweep", "--task", "local", "--data", "rows.jsonl", "--model", "fake:p=0.5;delay_s=0.03",
-         "--strategies", "self-consistency,adaptive-consistency", "--budgets", "250,700", "--max-tokens", "120"]  # fmt: skip
+SWEEP = ["sweep", "sweep.yaml"]
+YAML = """
+task: {name: local, data: rows.jsonl}
+model: "fake:p=0.5;delay_s=0.03"
+strategies: [self-consistency, adaptive-consistency]
+budgets: [250, 700]
+sampling: {max_tokens: 120}
+"""
 CELLS = 4
 
 
@@ -137,17 +144,23 @@ def test_a_shard_that_is_none(word):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     write_rows(tmp_path, PROBLEMS)
+    (tmp_path / "sweep.yaml").write_text(YAML)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def start(shard, stop=None):
-    """Start a shard's process; `stop` kills it when its journal has got so many records."""
-    words = [*SWEEP, "--out", "shared", "--shard", shard, "--display", "plain"]
-    program = [sys.executable, "-m", "ttc"]
-    if stop is not None:
+def start(number, stop=None):
+    """Start one of two shards as Slurm does; `stop` kills it when its journal has got so many records."""
+    if stop is None:
+        bin_folder = str(Path(sys.executable).parent)
+        slurm = {"SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_TASK_COUNT": "2"}
+        environment = {**os.environ, **slurm, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
+        words = ["bash", str(ROOT / "examples" / "slurm.sh"), "sweep.yaml", "shared"]
+    else:
+        environment = dict(os.environ)
         program = [sys.executable, "-c", STOPPED, json.dumps(["record", stop, signal.SIGKILL])]
-    return subprocess.Popen([*program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        words = [*program, *SWEEP, "--out", "shared", "--shard", f"{number}/2", "--display", "plain"]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def ended(process):
@@ -164,7 +177,7 @@ def records(folder):
 
 
 def test_one_of_two_shards_is_killed_and_started_again(here, capsys):
-    killed, other = start("1/2", stop=5), start("2/2")
+    killed, other = start(1, stop=5), start(2)
     assert ended(killed)[0] == -signal.SIGKILL
     code, out, err = ended(other)
     assert code == 0, err
@@ -175,7 +188,7 @@ def test_one_of_two_shards_is_killed_and_started_again(here, capsys):
     assert [len(rows) for rows in kept.values()] == [5, PROBLEMS // 2 * CELLS]
     assert not list((here / "shared").glob("records.parquet"))
 
-    code, out, err = ended(start("1/2"))
+    code, out, err = ended(start(1))
     assert code == 0, err
     assert "report: " in out
     manifest = manifest_of(here / "shared")

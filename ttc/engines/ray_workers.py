@@ -270,7 +270,7 @@ class RayEngine:
     immediate = False
 
     def __init__(self, fleet: Fleet, spec: ModelSpec, local: Engine) -> None:
-        self._fleet, self._spec, self._local = fleet, spec, local
+        self.fleet, self._spec, self._local = fleet, spec, local
         self._pool: Pool[_Held] | None = None
         self.label, self.fingerprint, self.parameters = local.label, local.fingerprint, local.parameters
         self.capabilities, self.context_tokens = local.capabilities, local.context_tokens
@@ -298,14 +298,14 @@ class RayEngine:
         """Load the model on every worker. Raises EngineError where none can."""
         if isinstance(self._local, TextAlone):
             await self._local.start_text()
-        self._pool = await self._fleet.pool("policy", self._spec, self.label, self.fingerprint)
+        self._pool = await self.fleet.pool("policy", self._spec, self.label, self.fingerprint)
         self.context_tokens = self._pool.up[0].context_tokens
 
     async def close(self) -> None:
         """Stop the model on every worker, and what was started for this run with the last model."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            await self._fleet.release(pool)
+            await self.fleet.release(pool)
 
     def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
         """Apply the model's chat template, here."""
@@ -339,7 +339,7 @@ class RayBackend:
     """A reward model on every worker: implements `ttc.engines.rewards.Backend`. Arguments as those of `RayEngine`."""
 
     def __init__(self, fleet: Fleet, spec: ModelSpec, local: Backend) -> None:
-        self._fleet, self._spec, self._local = fleet, spec, local
+        self.fleet, self._spec, self._local = fleet, spec, local
         self._pool: Pool[_Held] | None = None
         self.label, self.fingerprint, self.parameters = local.label, local.fingerprint, local.parameters
 
@@ -350,13 +350,13 @@ class RayBackend:
 
     async def start(self) -> None:
         """Load the model on every worker. Raises EngineError where none can."""
-        self._pool = await self._fleet.pool("reward", self._spec, self.label, self.fingerprint)
+        self._pool = await self.fleet.pool("reward", self._spec, self.label, self.fingerprint)
 
     async def close(self) -> None:
         """Stop the model on every worker."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            await self._fleet.release(pool)
+            await self.fleet.release(pool)
 
     async def read(self, tokens: Tokens, problem_id: str) -> Scored:
         """Have one list of tokens scored by a worker."""
