@@ -15,6 +15,7 @@ from ttc.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from ttc.engines.ray_workers import RayOptions
+    from ttc.result import RunResult
     from ttc.run.sweep import Plan
 
 RAY = "Hold the models in workers on a Ray cluster: HOST:PORT, auto, or no value to start one here."
@@ -115,7 +116,7 @@ def sweep(
         return
     with make_observer(display.value, plan.cells, None if part is None else part.parts(plan.cells)) as observer:
         if part is None or out is None:
-            run = run_plan(plan, out, observer, command_line())
+            run: RunResult | None = run_plan(plan, out, observer, command_line())
         else:
             run = run_shard(plan, part, out, observer, command_line())
     if run is not None:
