@@ -15,7 +15,7 @@ from ttc.api import Silent, make_plan, portable
 from ttc.cli.main import _with_values, run
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.specs import ModelSpec
-from ttc.engines.ray_workers import Fleet, RayOptions
+from ttc.engines.ray_workers import Fleet, RayOptions, join_cluster
 from ttc.report.aggregate import compact
 from ttc.run.plan import spec_id
 from ttc.run.sweep import run_sweep
@@ -31,10 +31,11 @@ def cluster():
     """One local cluster for all: its start is most of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray = pytest.importorskip("ray")
-        ray.init(num_cpus=2, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False,
-                 logging_level="error", address="local")  # fmt: skip
+        patch.delenv("RAY_ADDRESS", raising=False)
+        join_cluster(RayOptions(workers=2))
         yield
+        import ray
+
         ray.shutdown()
 
 

@@ -33,6 +33,7 @@ PLACED_S = 900.0
 """How long a cluster may take to find room for a worker: some start machines first."""
 _OBJECTS_BYTES = 80 << 20
 """Object store of a cluster that is started here: messages are small and never stay."""
+_STARTS = 3
 _PATIENT = PoolOptions(patience_s=PLACED_S)
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
@@ -436,7 +437,7 @@ class Fleet:
         import ray
 
         if not ray.is_initialized():
-            _init(self._options)
+            join_cluster(self._options)
             self._connected = True
         offered = ray.cluster_resources()
         gpus = self._gpus_a_worker if offered.get("GPU") else 0
@@ -469,27 +470,34 @@ def _check_installed() -> None:
         raise ConfigError("Ray is not installed", "pip install 'ttc-toolkit[ray]'") from error
 
 
-def _init(options: RayOptions) -> None:
-    """Join a cluster, or start one here. Raises EngineError where there is none."""
+def join_cluster(options: RayOptions) -> None:
+    """Join a cluster, or start one here, whose start is tried again: Ray gives up after half a minute.
+
+    Raises:
+        EngineError: there is none, or it cannot be started.
+    """
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
     address = options.address or os.environ.get("RAY_ADDRESS") or None
+    given: dict[str, Any] = {"log_to_driver": False, "logging_level": "critical", "address": address}
     if address is None:
         cores = max(os.cpu_count() or 1, options.workers or 1)
-        quiet |= {"num_cpus": cores, "object_store_memory": _OBJECTS_BYTES, "address": "local"}
-    else:
-        quiet = {"log_to_driver": False, "logging_level": "error", "address": address}
+        own = {"address": "local", "num_cpus": cores, "object_store_memory": _OBJECTS_BYTES}
+        given |= {**own, "include_dashboard": False}
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
+    failure: Exception | None = None
     try:
-        ray.init(**quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = "start Ray here" if address is None else f"join the Ray cluster at {address}"
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise EngineError(
-            f"cannot {where}: {cause}", "ray start --head starts one; HOST:6379 is its address"
-        ) from error
+        for _ in range(1 if address is not None else _STARTS):
+            try:
+                ray.init(**given)
+                return
+            except Exception as error:  # noqa: BLE001 - a start that takes too long is a bare Exception
+                failure = error
+                ray.shutdown()
     finally:
         if in_main and before is not None:
             signal.signal(signal.SIGTERM, before)  # Ray puts its own in its place
+    where = "start Ray here" if address is None else f"join the Ray cluster at {address}"
+    cause = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+    raise EngineError(f"cannot {where}: {cause}", "ray start --head starts one; HOST:6379 is its address") from failure
