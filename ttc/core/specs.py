@@ -14,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ttc.core.errors import ConfigError, did_you_mean
 from ttc.core.protocols import Isolation
 
+_MOST_VALUES = 100_000
+
 
 def _numeric(value: Any) -> Any:
     """Refuse `yes` and `true`, which YAML reads as booleans and Python as 1."""
@@ -35,6 +37,21 @@ def _listed(value: Any) -> Any:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value if isinstance(value, list | tuple) else [value]
+
+
+def _listed_models(value: Any) -> Any:
+    """List models, but leave the servers of one pool together: all but the last lack their #NAME."""
+    if not isinstance(value, str):
+        return _listed(value)
+    found, pool = [], ""
+    for part in _listed(value):
+        pool += part
+        if part.startswith(("http://", "https://")) and "#" not in part:
+            pool += ","
+        else:
+            found.append(pool)
+            pool = ""
+    return [*found, pool.rstrip(",")] if pool else found
 
 
 def _named(key: str) -> BeforeValidator:
@@ -61,7 +78,10 @@ class TaskSpec(Spec):
 
 
 class ModelSpec(Spec):
-    """Which model: a hub name, a folder, `http://HOST/v1#NAME`, `fake`, or a bank's configuration."""
+    """Which model: a hub name, a folder, `http://HOST/v1#NAME`, `fake`, or a bank's configuration.
+
+    `PATH;key=value` is a path with options.
+    """
 
     path: str
     label: str | None = None
@@ -73,6 +93,21 @@ class ModelSpec(Spec):
     """In place of the sweep's; a path that is given several times is loaded once."""
     weight: Weight = 1.0
     """Budget tokens that one of its tokens costs where models are joined in one cell (`route`, `mixed`)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        path = value.get("path") if isinstance(value, dict) else None
+        if not isinstance(path, str) or ";" not in path or path.startswith("fake:"):  # the fake's words are its own
+            return value
+        path, *words = path.split(";")
+        pairs = [word.partition("=") for word in words if word]
+        if strange := [word for word, equals, _ in pairs if not (word and equals)]:
+            raise ConfigError(
+                f"{path};{strange[0]}: options of a model are key=value", f"for example '{path};max_model_len=4096'"
+            )
+        options = {**dict(value.get("options") or {}), **{key: given for key, _, given in pairs}}
+        return {**value, "path": path, "options": options}
 
 
 class ChoiceSpec(Spec):
@@ -117,7 +152,7 @@ class SweepConfig(GridSpec):
     tasks: Annotated[tuple[Annotated[TaskSpec, _named("name")], ...], BeforeValidator(_listed)] = ()
     bank: Path | None = None
     draws: Positive = 64
-    models: Annotated[tuple[Annotated[ModelSpec, _named("path")], ...], BeforeValidator(_listed)] = ()
+    models: Annotated[tuple[Annotated[ModelSpec, _named("path")], ...], BeforeValidator(_listed_models)] = ()
     prm: str | None = None
     predictor: Path | None = None
     """A folder that `ttc fit` wrote; a bank sweep without one fits on the bank's other problems."""
@@ -209,15 +244,36 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        size = _expanded(value, {})
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply, or refers to itself") from error
+    if size > _MOST_VALUES:
+        raise ConfigError(
+            f"{path} holds {size:,} values once its references are followed, at most {_MOST_VALUES:,} may be"
+        )
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise ConfigError(f"{path} must hold keys and values, found {type(value).__name__}")
     return value
+
+
+def _expanded(value: Any, known: dict[int, int]) -> int:
+    """Return how many values there are with every reference followed: a few lines of YAML may stand for billions.
+
+    Raises:
+        RecursionError: something holds itself.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_expanded(one, known) for one in inner)
+    return known[id(value)]
 
 
 def _explain(error: ValidationError, source: str) -> ConfigError:

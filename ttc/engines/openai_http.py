@@ -30,6 +30,18 @@ T = TypeVar("T")
 _NO_KEY = "none"
 _DECODED = 4096
 _MESSAGE_CHARACTERS = 300
+_CHATS: frozenset[Capability] = frozenset({"live", "temperature"})
+"""What every server can do."""
+_NOT_NOW = (429, 502, 503, 504)
+"""What a server says that may do it later."""
+
+
+class RateLimitedError(EngineError):
+    """A server is over its rate limit; `retry_after_s` is how long it asked to be left alone, None if it did not say."""
+
+    def __init__(self, message: str, hint: str, retry_after_s: float | None) -> None:
+        super().__init__(message, hint, retryable=True)
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +75,12 @@ class OpenAIEngine:
     def __init__(self, options: OpenAIOptions) -> None:
         self._options = options
         self._key = options.api_key or os.environ.get("OPENAI_API_KEY") or _NO_KEY
-        self._host = without_secrets(options.base_url)
+        self.host = without_secrets(options.base_url)
         self._root = options.base_url.rstrip("/").removesuffix("/v1")
         self.label = options.label or options.model
         self.fingerprint = _fingerprint(options, "")
         """Names the server and the model, not the weights: a server does not tell them."""
-        self.capabilities: frozenset[Capability] = frozenset({"live", "temperature"})
+        self.capabilities: frozenset[Capability] = _CHATS
         self.immediate = False
         self.context_tokens: int | None = None
         self.parameters: int | None = None
@@ -79,7 +91,10 @@ class OpenAIEngine:
         self._takes_tokens = False
         self._logprobs = options.logprobs
         self._cap = "max_tokens"
-        self._ends: set[int] = set()
+        self.ends: set[int] = set()
+        """The model's own end tokens, as far as they were seen."""
+        self.version = ""
+        """The server's build, where it tells; known once it has started."""
         self._decode = lru_cache(_DECODED)(self._detokenize)
         self._encode = lru_cache(_DECODED)(self._tokenize)
 
@@ -100,15 +115,14 @@ class OpenAIEngine:
         except BaseException:  # cancelled as well: a start that did not end well leaves nothing open; raised again
             await self.close()
             raise
-        if self._takes_tokens:
-            self.capabilities |= {"extends", "top_logprobs"}
+        self.capabilities = _CHATS | {"extends", "top_logprobs"} if self._takes_tokens else _CHATS
 
     def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
         """Apply the chat template on a vLLM server; elsewhere keep the messages."""
         chat = tuple(messages)
         if not self._takes_tokens:
             if flags:
-                raise EngineError(f"{self._host} takes no chat-template flags", "serve the model with vLLM")
+                raise EngineError(f"{self.host} takes no chat-template flags", "serve the model with vLLM")
             return Prompt(chat)
         body: dict[str, Any] = {"model": self._options.model, "messages": _chat(chat), "add_generation_prompt": True}
         if flags:
@@ -118,7 +132,7 @@ class OpenAIEngine:
     def encode(self, text: str) -> Tokens:
         """Return the tokens of a text, asked of a vLLM server; raises EngineError on any other."""
         if not self._takes_tokens:
-            raise EngineError(f"{self._host} cannot turn text into tokens", "serve the model with vLLM")
+            raise EngineError(f"{self.host} cannot turn text into tokens", "serve the model with vLLM")
         return self._encode(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -126,9 +140,9 @@ class OpenAIEngine:
         if not tokens:
             return ""
         if not self._takes_tokens:
-            raise EngineError(f"{self._host} cannot turn tokens into text", "serve the model with vLLM")
+            raise EngineError(f"{self.host} cannot turn tokens into text", "serve the model with vLLM")
         # The server's tokenizer spells end tokens out; nobody reads them.
-        return self._decode(tuple(token for token in tokens if token not in self._ends))
+        return self._decode(tuple(token for token in tokens if token not in self.ends))
 
     async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
         """Draw one completion a request, in request order.
@@ -149,6 +163,25 @@ class OpenAIEngine:
         """Return the JSON of another address of the server, asked as patiently and with the same errors."""
         return await self._ask(lambda client: _fetch(client, f"{self._root}/{path}", body))
 
+    @property
+    def offer(self) -> tuple[bool, int | None]:
+        """Return what servers of one pool must agree on: whether prefixes can be extended, and the context length."""
+        return "extends" in self.capabilities, self.context_tokens
+
+    async def healthy(self) -> bool:
+        """Say whether the server answers a health check, whatever it may think of that address."""
+        from openai import APIStatusError, OpenAIError
+
+        if self._client is None:
+            return False
+        try:
+            await self._client.get(f"{self._root}/health", cast_to=object)
+        except APIStatusError as error:
+            return error.status_code < 500
+        except OpenAIError:
+            return False
+        return True
+
     async def close(self) -> None:
         """Close the connections. Doing it twice is no error."""
         client, self._client = self._client, None
@@ -168,11 +201,11 @@ class OpenAIEngine:
         except (OpenAIError, ValueError) as error:
             raise self._told(error) from None
         if not isinstance(listed, list):
-            raise EngineError(f"{self._host} does not speak the OpenAI protocol", "the address usually ends in /v1")
+            raise EngineError(f"{self.host} does not speak the OpenAI protocol", "the address usually ends in /v1")
         found = {str(entry.get("id")): entry for entry in listed if isinstance(entry, dict)}
         if found and self._options.model not in found:
             raise EngineError(
-                f"{self._host} has no model {self._options.model!r}, but {', '.join(sorted(found)[:10])}",
+                f"{self.host} has no model {self._options.model!r}, but {', '.join(sorted(found)[:10])}",
                 did_you_mean(self._options.model, found),
             )
         length = found.get(self._options.model, {}).get("max_model_len")
@@ -190,11 +223,14 @@ class OpenAIEngine:
             answer: Any = await client.completions.create(
                 model=self._options.model, prompt=ids, max_tokens=1, extra_body={"return_token_ids": True}
             )
-        except APIStatusError:
+        except APIStatusError as error:
+            if error.status_code in _NOT_NOW:
+                raise self._told(error) from None
             return False  # not vLLM, or not one that does this
         except (OpenAIError, ValueError) as error:
             raise self._told(error) from None
-        self.fingerprint = _fingerprint(self._options, str(version))
+        self.version = str(version)
+        self.fingerprint = _fingerprint(self._options, self.version)
         choices = getattr(answer, "choices", None)
         return bool(choices and getattr(choices[0], "token_ids", None))
 
@@ -242,7 +278,7 @@ class OpenAIEngine:
             None if recorded is None or not recorded.top_logprobs else [list(d.values()) for d in recorded.top_logprobs]
         )
         if _finish(choice) == "stop" and stop is None and tokens:
-            self._ends.add(tokens[-1])
+            self.ends.add(tokens[-1])
         said = _Said(choice.text or "", tokens, _finish(choice), stop)
         return _completion(request, said, _usage(answer, request), values, tops)
 
@@ -274,9 +310,7 @@ class OpenAIEngine:
     async def _send_chat(self, client: AsyncOpenAI, request: GenRequest) -> Any:
         sampling = request.sampling
         if request.prompt.generated:
-            raise EngineError(
-                f"{self._host} only takes chats: it cannot continue a prefix", "serve the model with vLLM"
-            )
+            raise EngineError(f"{self.host} only takes chats: it cannot continue a prefix", "serve the model with vLLM")
         body: dict[str, Any] = {self._cap: request.max_tokens}
         if sampling.top_k > 0:
             body["top_k"] = sampling.top_k
@@ -303,21 +337,26 @@ class OpenAIEngine:
     def _choice(self, answer: Any) -> Any:
         choices = getattr(answer, "choices", None)
         if not choices:
-            raise EngineError(f"{self._host} answered with something else than a completion", retryable=True)
+            raise EngineError(f"{self.host} answered with something else than a completion", retryable=True)
         return choices[0]
 
     async def _ask(self, call: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
         client = self._client
         if client is None:
             raise EngineError(f"the engine {self.label!r} is not running", "start it first")
-        from openai import OpenAIError
+        from openai import APIStatusError, OpenAIError
 
         try:
             async with self._slots:
                 return await call(client)
         except (OpenAIError, ValueError) as error:
+            told = self._told(error)
+            if isinstance(error, APIStatusError):
+                told.usage = (
+                    Usage()
+                )  # a refusal: nothing was generated, so the problem's budget is there for another try
             # Without the cause: a server may repeat the key in its answer.
-            raise self._told(error) from None
+            raise told from None
 
     def _post_now(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         from openai import OpenAIError
@@ -329,7 +368,7 @@ class OpenAIEngine:
         except (OpenAIError, ValueError) as error:
             raise self._told(error) from None
         if not isinstance(answer, dict):
-            raise EngineError(f"{self._host}/{path} answered with something else than JSON", retryable=True)
+            raise EngineError(f"{self.host}/{path} answered with something else than JSON", retryable=True)
         return answer
 
     def _tokenize(self, text: str) -> Tokens:
@@ -352,35 +391,35 @@ class OpenAIEngine:
         status = getattr(error, "status_code", None)
         if isinstance(error, openai.APITimeoutError):
             return EngineError(
-                f"{self._host} gave no answer within {options.timeout_s:g} s",
+                f"{self.host} gave no answer within {options.timeout_s:g} s",
                 "ask for fewer tokens, raise the time limit, or look at the server",
                 retryable=True,
             )
         if isinstance(error, openai.APIConnectionError):
             cause = " ".join(str(error.__cause__ or "").split())
             return EngineError(
-                f"cannot reach {self._host}{f': {cause}' if cause else ''}",
+                f"cannot reach {self.host}{f': {cause}' if cause else ''}",
                 "is the server running?",
                 retryable=True,
                 fatal=True,
             )
         if status in (401, 403):
             return EngineError(
-                f"{self._host} refuses the key ({status})", "set OPENAI_API_KEY to a valid key", fatal=True
+                f"{self.host} refuses the key ({status})", "set OPENAI_API_KEY to a valid key", fatal=True
             )
         if status == 404:
-            return EngineError(f"{self._host} knows no such address or model {options.model!r} (404): {said}")
+            return EngineError(f"{self.host} knows no such address or model {options.model!r} (404): {said}")
         if status == 429:
-            return EngineError(
-                f"{self._host} is over its rate limit (429) after {options.max_retries} retries: {said}",
+            return RateLimitedError(
+                f"{self.host} is over its rate limit (429) after {options.max_retries} retries: {said}",
                 "lower the concurrency, or try later",
-                retryable=True,
+                _retry_after_s(error),
             )
         if isinstance(status, int) and status >= 500:
-            return EngineError(f"{self._host} failed ({status}): {said}", "look at the server's log", retryable=True)
+            return EngineError(f"{self.host} failed ({status}): {said}", "look at the server's log", retryable=True)
         if isinstance(status, int):
-            return EngineError(f"{self._host} refused the request ({status}): {said}")
-        return EngineError(f"{self._host} answered with something else than JSON: {said}", retryable=True)
+            return EngineError(f"{self.host} refused the request ({status}): {said}")
+        return EngineError(f"{self.host} answered with something else than JSON: {said}", retryable=True)
 
 
 async def _fetch(client: AsyncOpenAI, url: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
@@ -433,6 +472,15 @@ def _numbers(values: Sequence[float | None] | None) -> tuple[float, ...] | None:
 
 def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def _retry_after_s(error: Exception) -> float | None:
+    """Return a refusal's Retry-After in seconds; None where there is none, or it is a date."""
+    response = getattr(error, "response", None)
+    try:
+        return max(0.0, float(response.headers["retry-after"])) if response is not None else None
+    except (KeyError, ValueError):
+        return None
 
 
 def _fingerprint(options: OpenAIOptions, version: str) -> str:

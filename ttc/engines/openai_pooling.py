@@ -47,6 +47,20 @@ class PoolingServer:
             raise EngineError(f"the reward model {self.label!r} is not running", "start it first")
         return self._form
 
+    @property
+    def host(self) -> str:
+        """Return the server's address, without a user's name."""
+        return self._server.host
+
+    @property
+    def offer(self) -> tuple[RewardFormat]:
+        """Return what servers of one pool must agree on: how the model is asked."""
+        return (self.format,)
+
+    async def healthy(self) -> bool:
+        """Say whether the server answers a health check."""
+        return await self._server.healthy()
+
     async def start(self) -> None:
         """Reach the server and find out what it scores. Raises EngineError with its cause."""
         options = self._options

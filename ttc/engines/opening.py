@@ -1,8 +1,12 @@
-"""From the words of `--model` to an engine: `embedded`, a hub name, a folder, `http://HOST/v1#NAME`, or `fake`."""
+"""From the words of `--model` to an engine: `embedded`, a hub name, a folder, `http://HOST/v1#NAME`, or `fake`.
+
+Several servers of one model are one engine: `http://HOST1/v1,http://HOST2/v1#NAME`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,9 +19,10 @@ from ttc.core.specs import ModelSpec
 
 if TYPE_CHECKING:
     from ttc.engines.fake import FakeOptions
+    from ttc.engines.rewards import Backend
 
 T = TypeVar("T")
-_WEB = ("http://", "https://")
+WEB = ("http://", "https://")
 EMBEDDED = "embedded"
 """The shipped policy, and the shipped process reward model."""
 
@@ -33,17 +38,16 @@ def open_engine(spec: ModelSpec) -> Engine:
         from ttc.engines.fake import FakeEngine
 
         return FakeEngine(_fake_options(spec))
-    if spec.path.startswith(_WEB):
-        url, name = _server(spec)
-        from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
-
-        return OpenAIEngine(_options(OpenAIOptions, spec, base_url=url, model=name))
+    if spec.path.startswith(WEB):
+        return _open_servers(spec)
     from ttc.engines.vllm_engine import VLLMEngine
-    from ttc.engines.vllm_profile import VLLMOptions
+    from ttc.engines.vllm_profile import VLLMOptions, check_workers
 
     if spec.path == EMBEDDED:
         spec = _shipped(spec, "policy")
-    engine = VLLMEngine(_options(VLLMOptions, spec, model=spec.path))
+    options = _options(VLLMOptions, spec, model=spec.path)
+    check_workers(options)
+    engine = VLLMEngine(options)
     engine.prepare()  # a wrong name is told before anything is loaded
     return engine
 
@@ -59,7 +63,7 @@ def open_embedder(spec: ModelSpec) -> Embedder:
         from ttc.engines.fake import FakeEmbedder
 
         return FakeEmbedder(_fake_options(spec))
-    if spec.path.startswith(_WEB):
+    if spec.path.startswith(WEB):
         raise ConfigError(
             f"{spec.path} is behind a server, which tells no hidden states",
             "give the model itself (hub name or folder), or do without these features",
@@ -79,11 +83,40 @@ def _shipped(spec: ModelSpec, part: str) -> ModelSpec:
     return spec.model_copy(update={"path": str(files("ttc.embedded") / part), "label": label, "options": options})
 
 
-def _server(spec: ModelSpec) -> tuple[str, str]:
-    url, _, name = spec.path.partition("#")
-    if not name or not _has_host(url):
+def _open_servers(spec: ModelSpec) -> Engine:
+    from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
+
+    urls, name = _servers(spec)
+    first, *others = (_options(OpenAIOptions, spec, base_url=url, model=name) for url in urls)
+    if not others:
+        return OpenAIEngine(first)
+    from ttc.engines.pool import PoolEngine, PoolOptions
+
+    # The pool retries, elsewhere where it can.
+    servers = [OpenAIEngine(replace(one, max_retries=0)) for one in (first, *others)]
+    return PoolEngine(servers, first.label or name, PoolOptions(max_retries=first.max_retries))
+
+
+def _open_reward_servers(spec: ModelSpec) -> Backend:
+    from ttc.engines.openai_pooling import PoolingServer, PoolingServerOptions
+
+    urls, name = _servers(spec)
+    first, *others = (_options(PoolingServerOptions, spec, base_url=url, model=name) for url in urls)
+    if not others:
+        return PoolingServer(first)
+    from ttc.engines.pool import PoolingPool, PoolOptions
+
+    servers = [PoolingServer(replace(one, max_retries=0)) for one in (first, *others)]
+    return PoolingPool(servers, first.label or name, PoolOptions(max_retries=first.max_retries))
+
+
+def _servers(spec: ModelSpec) -> tuple[list[str], str]:
+    """Return the addresses and the model's name."""
+    addresses, _, name = spec.path.partition("#")
+    urls = addresses.split(",")
+    if not name or not all(url.startswith(WEB) and _has_host(url) for url in urls):
         raise ConfigError(f"{spec.path} is not a model of a server", "write http://HOST:PORT/v1#NAME")
-    return url, name
+    return urls, name
 
 
 def _has_host(url: str) -> bool:
@@ -115,20 +148,45 @@ def _options(cls: type[T], spec: ModelSpec, **given: str) -> T:
     return validated(cls, values, spec.path)
 
 
-def _phased(spec: ModelSpec) -> RewardModel:
+def _phased(spec: ModelSpec, place: Callable[[ModelSpec], Backend]) -> RewardModel:
     plan, _, execution = spec.path.removeprefix("plan=").partition(",execution=")
     if not plan or not execution:
         raise ConfigError(f"{spec.path} names no two reward models", "write plan=MODEL,execution=MODEL")
     from ttc.engines.phased_reward import PhasedReward
 
-    opened = [open_reward(spec.model_copy(update={"path": path})) for path in (plan, execution)]
+    opened = [open_reward(spec.model_copy(update={"path": path}), place) for path in (plan, execution)]
     return PhasedReward(*[reward for reward in opened if reward is not None])
 
 
-def open_reward(spec: ModelSpec | str | None) -> RewardModel | None:
+def open_backend(spec: ModelSpec) -> Backend:
+    """Return what reads tokens for a local reward model, not started yet.
+
+    Raises:
+        ConfigError: an option is unknown, or the name cannot be any reward model's.
+        EngineError: the model cannot be found.
+    """
+    if spec.path == EMBEDDED:
+        spec = _shipped(spec, "prm")
+    elif "/" not in spec.path and not Path(spec.path).exists():
+        raise ConfigError(
+            f"unknown reward model {spec.path!r}",
+            "allowed: embedded, fake, a model folder, ORGANISATION/NAME, http://HOST/v1#NAME",
+        )
+    from ttc.engines.vllm_pooling import PoolingOptions, VLLMPooling
+    from ttc.engines.vllm_profile import check_workers
+
+    options = _options(PoolingOptions, spec, model=spec.path)
+    check_workers(options)
+    return VLLMPooling(options)
+
+
+def open_reward(
+    spec: ModelSpec | str | None, place: Callable[[ModelSpec], Backend] = open_backend
+) -> RewardModel | None:
     """Return a reward model that is not started yet, or None where none is asked for.
 
-    `plan=MODEL,execution=MODEL` is one for each phase of a step (`dual-phase`).
+    `logprob` scores by the policy's own log-probabilities. `plan=MODEL,execution=MODEL` is one for each phase of a step (`dual-phase`). `place` opens what reads for a local
+    model, where that is not to run in this process.
 
     Raises:
         ConfigError: an option is unknown, or the name cannot be any reward model's.
@@ -139,25 +197,17 @@ def open_reward(spec: ModelSpec | str | None) -> RewardModel | None:
     if isinstance(spec, str):
         spec = ModelSpec(path=spec)
     if spec.path.startswith("plan="):
-        return _phased(spec)
+        return _phased(spec, place)
     if spec.path == "fake":
         from ttc.engines.fake import FakeReward
 
         return FakeReward()
+    if spec.path == "logprob":
+        from ttc.engines.likelihood import LikelihoodReward
+
+        return LikelihoodReward()
     from ttc.engines.rewards import PoolingReward
 
-    if spec.path.startswith(_WEB):
-        url, name = _server(spec)
-        from ttc.engines.openai_pooling import PoolingServer, PoolingServerOptions
-
-        return PoolingReward(PoolingServer(_options(PoolingServerOptions, spec, base_url=url, model=name)))
-    if spec.path == EMBEDDED:
-        spec = _shipped(spec, "prm")
-    elif "/" not in spec.path and not Path(spec.path).exists():
-        raise ConfigError(
-            f"unknown reward model {spec.path!r}",
-            "allowed: embedded, fake, a model folder, ORGANISATION/NAME, http://HOST/v1#NAME",
-        )
-    from ttc.engines.vllm_pooling import PoolingOptions, VLLMPooling
-
-    return PoolingReward(VLLMPooling(_options(PoolingOptions, spec, model=spec.path)))
+    if spec.path.startswith(WEB):
+        return PoolingReward(_open_reward_servers(spec))
+    return PoolingReward(place(spec))

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.types import Problem, Steps, StepScores, Tokens
@@ -82,6 +82,14 @@ class Backend(Protocol):
         """Stop every process this backend started."""
 
 
+@runtime_checkable
+class ManyServers(Protocol):
+    """A backend of several servers."""
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Return what each of them did."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """One request: what is read, how many scores it gives, and which of them belong to the steps, in order."""
@@ -104,6 +112,15 @@ class PoolingReward:
         self.label = backend.label
         self.fingerprint = backend.fingerprint
         self.parameters = backend.parameters
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what a user should know of the model so far."""
+        return list(getattr(self._backend, "warnings", ()))
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Return what each server did where several score together; none where it is one model."""
+        return list(self._backend.endpoints()) if isinstance(self._backend, ManyServers) else []
 
     async def start(self) -> None:
         """Load the model. Raises EngineError with its cause."""

