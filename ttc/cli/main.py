@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 import typer.exceptions
 
-from ttc.cli import bank, demo, doctor, fit, ls, report, solve, sweep
+from ttc.cli import bank, demo, doctor, fit, ls, plan, report, solve, sweep
 from ttc.core.errors import StorageError, TtcError
 from ttc.core.secrets import without_secrets
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, sweep, solve, bank, fit, report, ls, doctor):
+for module in (demo, sweep, plan, solve, bank, fit, report, ls, doctor):
     module.register(app)
 
 USAGE = 2

@@ -100,7 +100,7 @@ def sweep(
         "store_text": False if no_text else None, "track": track, "price_per_mtok": _price_per_mtok(price_per_mtok),
         "sandbox": sandbox,
     }  # fmt: skip
-    values = _file_values(config)
+    values = file_values(config)
     values.update({key: value for key, value in flags.items() if value is not None})
     if bank is not None and not task:
         values.pop("tasks", None)
@@ -109,7 +109,7 @@ def sweep(
     drawn = {"temperature": temperature, "max_tokens": max_tokens}
     if any(v is not None for v in drawn.values()):
         values["sampling"] = {**(values.get("sampling") or {}), **{k: v for k, v in drawn.items() if v is not None}}
-    _tasks(values, task, {"data": data, "split": split, "fields": _pairs(field)})
+    override_tasks(values, task, {"data": data, "split": split, "fields": _pairs(field)})
     plan = make_plan(parse_config(values, "command line"), ray_options(ray, ray_workers))
     _announce(plan, dry_run)
     if dry_run:
@@ -123,7 +123,7 @@ def sweep(
         tell_result(run.path, display)
 
 
-def _file_values(path: Path | None) -> dict[str, Any]:
+def file_values(path: Path | None) -> dict[str, Any]:
     """Read the configuration file, which must be right by itself, before flags override it."""
     from ttc.core.specs import parse_config, read_config
 
@@ -135,7 +135,7 @@ def _file_values(path: Path | None) -> dict[str, Any]:
     return {names.get(key, key): value for key, value in values.items()}
 
 
-def _tasks(values: dict[str, Any], names: list[str] | None, overrides: dict[str, Any]) -> None:
+def override_tasks(values: dict[str, Any], names: list[str] | None, overrides: dict[str, Any]) -> None:
     """Let --task, --data, --split and --field override the file's tasks."""
     given = {key: value for key, value in overrides.items() if value}
     if names:

@@ -34,11 +34,12 @@ class AttentionShape:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """An accelerator's peak: FLOP/s, and bytes/s of its memory."""
+    """An accelerator's peak: FLOP/s, bytes/s of its memory, and how many bytes it holds."""
 
     peak_flops: float
     bandwidth: float
     source: str = ""
+    memory: float = 0.0
 
     @property
     def intensity(self) -> float:
@@ -47,11 +48,11 @@ class Hardware:
 
 
 HARDWARE: Mapping[str, Hardware] = {
-    "A100-80GB": Hardware(312e12, 2.039e12, "NVIDIA A100 80GB SXM data sheet: dense bf16"),
-    "L40S": Hardware(362.05e12, 864e9, "NVIDIA L40S data sheet: dense bf16"),
-    "H100-SXM": Hardware(989.4e12, 3.35e12, "NVIDIA H100 SXM data sheet: dense bf16"),
-    "H200-SXM": Hardware(989.4e12, 4.8e12, "NVIDIA H200 SXM data sheet: dense bf16"),
-    "B200": Hardware(4.5e15, 8e12, "Kinetics (arXiv 2506.05333): 562.5 FLOP a byte"),
+    "A100-80GB": Hardware(312e12, 2.039e12, "NVIDIA A100 80GB SXM data sheet: dense bf16", 80e9),
+    "L40S": Hardware(362.05e12, 864e9, "NVIDIA L40S data sheet: dense bf16", 48e9),
+    "H100-SXM": Hardware(989.4e12, 3.35e12, "NVIDIA H100 SXM data sheet: dense bf16", 80e9),
+    "H200-SXM": Hardware(989.4e12, 4.8e12, "NVIDIA H200 SXM data sheet: dense bf16", 141e9),
+    "B200": Hardware(4.5e15, 8e12, "Kinetics (arXiv 2506.05333): 562.5 FLOP a byte", 180e9),
 }
 
 
