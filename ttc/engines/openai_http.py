@@ -180,6 +180,8 @@ class OpenAIEngine:
             return error.status_code < 500
         except OpenAIError:
             return False
+        except ValueError:
+            return True  # whatever it says, it answers
         return True
 
     async def close(self) -> None:

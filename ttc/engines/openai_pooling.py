@@ -102,9 +102,8 @@ class PoolingServer:
         try:
             rows = await self._pool([0], {})
         except EngineError as error:
-            raise EngineError(
-                error.message, error.hint or "start the server with --runner pooling", fatal=error.fatal
-            ) from None
+            hint = error.hint or "start the server with --runner pooling"
+            raise EngineError(error.message, hint, retryable=error.retryable, fatal=error.fatal) from None
         # One number a label; of a model that scores tokens one row a separator, and here there is none.
         return "classify" if rows and isinstance(rows[0], float) else "token_classify"
 
