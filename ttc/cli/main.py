@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
 
 def _with_values(arguments: list[str]) -> list[str]:
     """Give `--ray` an empty value where it stands alone: its address may be left out."""
-    following = [*arguments[1:], "--"]
+    following = [*arguments, "--"][1:]
     alone = (word == "--ray" and after.startswith("-") for word, after in zip(arguments, following, strict=True))
     return [f"{word}=" if bare else word for word, bare in zip(arguments, alone, strict=True)]
 
