@@ -8,27 +8,26 @@ import time
 import pytest
 from run_folder import check_complete, records, sweep
 
-from ttc.core.types import Completion, Usage
 from ttc.run.grading import CheckerGrader
 
 HOUR = 3600.0
 
 
 class Slow:
-    """Takes its time, as a text says."""
+    """Takes as many seconds to judge an answer as the answer says."""
 
     executes_code = False
     isolated = True
     version = "slow-1"
 
     def extract(self, text):
-        time.sleep(float(text))
         return text
 
     def equivalent(self, a, b):
         return a == b
 
     def grade(self, answer, gold):
+        time.sleep(float(answer))
         return answer == gold
 
 
@@ -45,21 +44,23 @@ def set_clock(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("by", "text", "answer", "limit_s"), [(-HOUR, "60", None, 3), (HOUR, "1", "1", 20)], ids=["back", "forward"]
+    ("by", "answer", "verdict", "limit_s"),
+    [(-HOUR, "60", "timeout", 3), (HOUR, "1", True, 20)],
+    ids=["back", "forward"],
 )
-def test_a_graders_time_limit_keeps_to_seconds_that_passed(set_clock, by, text, answer, limit_s):
+def test_a_graders_time_limit_keeps_to_seconds_that_passed(set_clock, by, answer, verdict, limit_s):
     """Set back, a clock must not let a hanging answer live on; set forward, not end one that still had time."""
 
-    async def read():
-        task = asyncio.ensure_future(grader.read("p", [Completion(0, text, (1,), "stop", Usage(completion=1))]))
+    async def grade():
+        task = asyncio.ensure_future(grader.grade("p", [answer]))
         while not task.done():
             await asyncio.sleep(0.2)
             set_clock(by)
-        return [c.answer for c in task.result()]
+        return task.result()
 
     grader = CheckerGrader(Slow(), {"p": "1"}, workers=1, time_limit_s=limit_s)
     try:
-        assert asyncio.run(asyncio.wait_for(read(), 50)) == [answer]
+        assert asyncio.run(grade()) == [verdict]
     finally:
         grader.close()
 

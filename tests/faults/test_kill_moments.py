@@ -52,8 +52,9 @@ def test_a_run_killed_in_its_report_is_taken_up_on_another_day(folder, whole):
 def test_what_is_in_flight_is_noted_only_where_it_changed(folder, monkeypatch):
     """The journal of a run that waits does not grow."""
     monkeypatch.setattr(running, "RESERVED_EVERY_S", 0.05)
-    words = ["--model", "fake:p=0.5;delay_s=1.2", "--strategies", "coverage", "--budgets", "250"]
-    assert sweep(folder / "run", *words) == 0
+    words = ["--task", "local", "--data", "rows.jsonl", "--model", "fake:p=0.5;delay_s=1.2", "--max-tokens", "120"]
+    grid = ["--strategies", "coverage", "--budgets", "250", "--display", "none", "--out", "run"]
+    assert run(["sweep", *words, *grid]) == 0
     held = [row["reserved_tokens"] for row in journal_rows(folder / "run") if row.get("kind") == "in_flight"]
     assert held[0] == 6 * 240
     assert all(a != b for a, b in itertools.pairwise(held))
