@@ -25,6 +25,7 @@ from ttc.store.rundir import RunDir
 
 PROBLEMS = 8
 PATIENCE_S = 500
+pytestmark = pytest.mark.timeout(1500)
 LIVE = ["--task", "local", "--data", "rows.jsonl", "--model", "fake:p=0.5;delay_s=0.02", "--max-tokens", "120"]
 
 

@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -79,6 +79,7 @@ class Worker:
         self._waiting: dict[int, asyncio.Future[Result]] = {}
         self._outbox: list[Call] = []
         self._listener: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
 
     async def load(self, name: str, asked: Load) -> Loaded:
@@ -105,10 +106,14 @@ class Worker:
                 if not error.fatal:
                     raise
             if not self._models:
-                self._end()
+                self._end(self._actor)
 
     async def ask(self, model: str, asked: Asked) -> Result:
-        """Return the actor's answer. Raises what the model raised, and a fatal EngineError where the actor is gone."""
+        """Return the actor's answer.
+
+        Raises:
+            EngineError: what the model raised; retryable and fatal where the actor is gone.
+        """
         if self._actor is None:
             raise self._gone()
         loop, number = asyncio.get_running_loop(), next(self._numbers)
@@ -138,7 +143,21 @@ class Worker:
     def _send(self) -> None:
         calls, self._outbox = [call for call in self._outbox if call.number in self._waiting], []
         if calls and self._actor is not None:
-            self._actor.submit.remote(calls)  # whether it arrives is heard where answers are
+            sending = asyncio.create_task(self._deliver(self._actor, calls))
+            self._sending.add(sending)
+            sending.add_done_callback(self._sending.discard)
+
+    async def _deliver(self, actor: Any, calls: Sequence[Call]) -> None:
+        from ray.exceptions import RayActorError
+
+        try:
+            await actor.submit.remote(calls)
+        except RayActorError:
+            self._end(actor)
+        except Exception as error:  # noqa: BLE001 - whatever keeps a batch from arriving: somebody waits for each call
+            cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            for call in calls:
+                self._settle(Reply(call.number, error=EngineError(f"{self.label} cannot be asked: {cause}")))
 
     async def _begin(self) -> None:
         from ray.exceptions import RayError
@@ -161,16 +180,13 @@ class Worker:
 
     async def _listen(self, actor: Any) -> None:
         """Hand out answers until the actor dies."""
-        from ray.exceptions import RayError
-
         try:
             while True:
                 replies: list[Reply] = await actor.collect.remote()
                 for reply in replies:
                     self._settle(reply)
-        except RayError:
-            if actor is self._actor:
-                self._end()
+        except Exception:  # noqa: BLE001 - it died, or says what cannot be read: nobody would hear of its answers
+            self._end(actor)
 
     def _settle(self, reply: Reply) -> None:
         answer = self._waiting.pop(reply.number, None)
@@ -181,16 +197,16 @@ class Worker:
         else:
             answer.set_exception(reply.error)
 
-    def _end(self) -> None:
-        """Forget the actor and fail what it was asked."""
-        actor, self._actor = self._actor, None
-        self.pid = None
+    def _end(self, actor: Any) -> None:
+        """Forget the actor and fail what it was asked; one that was forgotten before changes nothing."""
+        if actor is None or actor is not self._actor:
+            return
+        self._actor = self.pid = None
         self._models.clear()
         listener, self._listener = self._listener, None
         if listener is not None and listener is not asyncio.current_task():
             listener.cancel()
-        if actor is not None:
-            _kill(actor)
+        _kill(actor)
         waiting, self._waiting, self._outbox = self._waiting, {}, []
         for answer in waiting.values():
             if not answer.done():
@@ -252,8 +268,10 @@ class _Held:
         try:
             return await self._worker.ask(self._name, asked)
         except EngineError as error:
-            if not error.fatal or error.retryable:
+            if error.fatal and error.retryable:
                 raise
+            if not error.fatal:  # told as without Ray: only a death has others try
+                raise EngineError(error.message, error.hint, usage=error.usage) from error
             # The worker lives and its model died: another one answers, and this one loads it again.
             self._worker.drop(self._name)
             raise EngineError(f"{self.host}: {error.message}", error.hint, retryable=True, fatal=True) from error
@@ -294,6 +312,10 @@ class RayEngine:
     def warnings(self) -> list[str]:
         """Return what a user should know of the workers so far."""
         return [] if self._pool is None else self._pool.warnings
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Return the workers and what each did, for the record."""
+        return [] if self._pool is None else [asdict(member.statistics) for member in self._pool.members]
 
     async def start(self) -> None:
         """Load the model on every worker. Raises EngineError where none can."""
