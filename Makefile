@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test soak check clean
+.PHONY: setup demo test fuzz soak audit check clean
 
 setup:  ## .venv with this project, vLLM for this machine, and the tools; about a second when nothing changed
 	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on this machine" >&2; \
@@ -14,6 +14,10 @@ demo: setup
 test: setup
 	@$(BIN)/python -m pytest
 
+fuzz: setup  ## long random tests of all that is read; FUZZ_S seconds for each of the coverage-guided ones
+	TTC_FUZZ=long $(BIN)/python -m pytest tests/fuzz
+	@for target in answers journal; do $(BIN)/python tests/fuzz/guided.py $$target --seconds $${FUZZ_S:-300} || exit 1; done
+
 soak: setup  ## hours: every fault of docs/faults.md on the shipped pair, thirty kills, an hour at full load
 	@$(BIN)/python -m pytest -m soak
 
@@ -24,7 +28,12 @@ check: setup
 	$(BIN)/mypy tools/setup.py
 	$(BIN)/mypy tools/cli_docs.py
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy tools/audit.py
 	$(BIN)/deptry .
+	$(BIN)/python tools/audit.py
+
+audit: setup  ## known flaws of the installed packages; says so where the advisories cannot be reached
+	@$(BIN)/python tools/audit.py
 
 clean:  ## everything that can be made again; results/ stays
 	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

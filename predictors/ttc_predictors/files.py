@@ -13,6 +13,7 @@ from ttc.core.errors import DataError, StorageError
 from ttc.core.forecast import PREDICTOR_FILE
 from ttc.core.identity import identity
 from ttc_predictors.boosting import Forest
+from ttc_predictors.trees import check
 
 FORMAT, VERSION = "ttc-predictor", 1
 AGAIN = "fit it again: ttc fit"
@@ -33,10 +34,9 @@ class Shelf:
 
     def get(self, name: str | None, width: int, threads: int) -> Forest:
         """Return a forest of `width` features. Raises DataError or KeyError where there is none."""
-        forest = Forest(self.texts[str(name)], threads)
-        if forest.booster.num_feature() != width:
-            raise DataError(f"{name} has {forest.booster.num_feature()} features, {width} were expected")
-        return forest
+        text = self.texts[str(name)]
+        check(text, width)
+        return Forest(text, threads)
 
 
 def write(folder: Path, content: Mapping[str, Any], shelf: Shelf, report: Mapping[str, Any]) -> None:

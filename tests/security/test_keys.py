@@ -2,13 +2,13 @@
 
 import http.server
 import json
-import os
+import logging
 import re
-import subprocess
-import sys
 import threading
 
 import pytest
+
+from ttc.cli.main import run
 
 KEY = "sk-secret-7f3a9c51e0"
 PASSWORD = "pw-secret-44d1b2"
@@ -67,25 +67,23 @@ def server():
         running.shutdown()
 
 
-SWEEP = """
-import sys
-from ttc.cli.main import run
-sys.exit(run(sys.argv[1:]))
-"""
-
-
-def sweep(folder, model, debug=True):
-    """Run a sweep as the command line does; return its code and all its output."""
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, capfd, caplog):
+    """Return what runs a sweep as the command line does, and tells its code and all its output."""
     rows = [{"id": f"p{i}", "question": f"What is {i} + 2?", "answer": str(i + 2)} for i in range(3)]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ["sweep", "--task", "local", "--data", "rows.jsonl", "--model", model, "--strategies", "self-consistency",
-             "--budgets", "64", "--max-tokens", "32", "--out", "run", "--display", "plain"]  # fmt: skip
-    environment = {**os.environ, "OPENAI_API_KEY": KEY, "PYTHONWARNINGS": "default"}
-    done = subprocess.run(
-        [sys.executable, "-c", SWEEP, *(["--debug"] if debug else []), *words],
-        capture_output=True, text=True, env=environment, cwd=folder, timeout=500,
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    caplog.set_level(logging.DEBUG, logger="ttc")
+
+    def run_it(model):
+        words = ["--debug", "sweep", "--task", "local", "--data", "rows.jsonl", "--model", model, "--strategies", "greedy",
+                 "--budgets", "64", "--max-tokens", "32", "--out", "run", "--display", "plain"]  # fmt: skip
+        monkeypatch.setattr("sys.argv", ["ttc", *words])
+        code = run(words)
+        return code, "".join(capfd.readouterr()) + caplog.text
+
+    return run_it
 
 
 def leaks(folder, output):
@@ -98,11 +96,11 @@ def leaks(folder, output):
 
 
 @pytest.mark.parametrize("mode", ["answers", "401", "404", "400", "500", "429", "garbage", "null", "close"])
-def test_no_key_is_told_whatever_the_server_does(mode, server, tmp_path):
+def test_no_key_is_told_whatever_the_server_does(mode, server, sweep, tmp_path):
     server.mode = mode
     url = f"http://user:{PASSWORD}@127.0.0.1:{server.server_address[1]}/v1?token={TOKEN}#m"
     # One retry: the SDK's own waits are no part of what is tested.
-    code, output = sweep(tmp_path, f"{url};max_retries=1")
+    code, output = sweep(f"{url};max_retries=1")
     assert (code == 0) == (mode == "answers"), output
     assert leaks(tmp_path, output) == []
     assert server.keys, "the server was asked"
@@ -111,8 +109,8 @@ def test_no_key_is_told_whatever_the_server_does(mode, server, tmp_path):
         assert {"manifest.json", "config.yaml", "index.html"} <= {p.name for p in written}
 
 
-def test_no_key_is_told_where_nobody_listens(tmp_path):
-    code, output = sweep(tmp_path, f"http://user:{PASSWORD}@127.0.0.1:9/v1?token={TOKEN}#m;max_retries=0")
+def test_no_key_is_told_where_nobody_listens(sweep, tmp_path):
+    code, output = sweep(f"http://user:{PASSWORD}@127.0.0.1:9/v1?token={TOKEN}#m;max_retries=0")
     assert code == 5, output
     assert leaks(tmp_path, output) == []
 

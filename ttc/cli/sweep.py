@@ -49,7 +49,7 @@ def sweep(
     split: Annotated[str | None, typer.Option(help="Split of the task's data set.")] = None,
     field: Annotated[list[str] | None, typer.Option(help="Column of --data, as question=COLUMN.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Hub name, folder, http://HOST/v1#NAME, or fake.")] = None,
-    prm: Annotated[str | None, typer.Option(help="Process reward model.")] = None,
+    prm: Annotated[str | None, typer.Option(help="Process reward model; logprob: the policy's own log-probabilities.")] = None,
     predictor: Annotated[Path | None, typer.Option(help="Folder that ttc fit wrote: what allocators are told.")] = None,
     strategies: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
     allocators: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
@@ -74,6 +74,9 @@ def sweep(
         bool | None, typer.Option("--allow-code-execution", help="Let tasks run model-written code in a sandbox.")
     ] = None,
     sandbox: Annotated[str | None, typer.Option(help=SANDBOX)] = None,
+    trust_config: Annotated[
+        bool, typer.Option("--trust-config", help="Let the YAML file run Python files, write a cache anywhere, be sent keys.")
+    ] = False,
     track: Annotated[
         list[str] | None, typer.Option(help="Also log the run: wandb:PROJECT, mlflow:EXPERIMENT, trackio:PROJECT.")
     ] = None,
@@ -100,7 +103,7 @@ def sweep(
         "store_text": False if no_text else None, "track": track, "price_per_mtok": _price_per_mtok(price_per_mtok),
         "sandbox": sandbox,
     }  # fmt: skip
-    values = file_values(config)
+    values = file_values(config, trusted=trust_config)
     values.update({key: value for key, value in flags.items() if value is not None})
     if bank is not None and not task:
         values.pop("tasks", None)
@@ -123,14 +126,17 @@ def sweep(
         tell_result(run.path, display)
 
 
-def file_values(path: Path | None) -> dict[str, Any]:
+def file_values(path: Path | None, *, trusted: bool = False) -> dict[str, Any]:
     """Read the configuration file, which must be right by itself, before flags override it."""
     from ttc.core.specs import parse_config, read_config
+    from ttc.core.trust import check_trust
 
     if path is None:
         return {}
     values = read_config(path)
     parse_config(values, str(path))
+    if not trusted:
+        check_trust(values, str(path))
     names = {"task": "tasks", "model": "models"}
     return {names.get(key, key): value for key, value in values.items()}
 

@@ -75,6 +75,8 @@ class TaskSpec(Spec):
     hub_config: str | None = None
     revision: str | None = None
     fields: dict[str, str] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """Of problems that are generated; the sweep's own without it."""
 
 
 class ModelSpec(Spec):

@@ -12,13 +12,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ttc.core.errors import DataError, StorageError, cannot_write, did_you_mean
 from ttc.core.identity import file_sha256
-from ttc.store.tables import SCHEMAS, read_table, rows_of, to_table, write_table
+from ttc.store.tables import SCHEMAS, read_table, rows_of, schema, to_table, write_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FIELDS = SCHEMAS["bank"]
+_FAMILIES = {
+    "str": ("string", "large_string", "null"),
+    "bool": ("boolean",),
+    "int": ("integer",),
+    "float": ("floating", "integer", "null"),
+}
+"""Arrow types that a Parquet file may hold a field in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +111,7 @@ def parse_row(line: str, where: str) -> Row:
     """Validate one JSON line."""
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected a JSON object, found {type(value).__name__}")
@@ -196,7 +206,7 @@ def read_bank(path: Path) -> Bank:
         name = str(json.loads((path / "bank.json").read_text(encoding="utf-8"))["name"])
     except FileNotFoundError:
         name = path.name
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"cannot read {path / 'bank.json'}: {error}") from error
     try:
         table = read_table(file)
@@ -206,7 +216,7 @@ def read_bank(path: Path) -> Bank:
     if missing:
         raise DataError(f"{file} lacks the column {missing[0]!r}")
     pools: dict[str, dict[str, list[Row]]] = {}
-    for values in rows_of(table.select(list(FIELDS))):
+    for values in rows_of(_checked(table, file)):
         row = Row(**values)
         pools.setdefault(row.config, {}).setdefault(row.problem_id, []).append(row)
     if not pools:
@@ -215,4 +225,44 @@ def read_bank(path: Path) -> Bank:
         config: {pid: tuple(sorted(rows, key=lambda r: r.sample)) for pid, rows in pool.items()}
         for config, pool in pools.items()
     }
+    for config, pool in frozen.items():
+        for pid, rows in pool.items():
+            if len({row.sample for row in rows}) < len(rows):
+                raise DataError(f"{file}: a sample of problem {pid!r} in configuration {config!r} stands there twice")
     return Bank(name, file_sha256(file)[:16], frozen)
+
+
+def _checked(table: pa.Table, file: Path) -> pa.Table:
+    """Return the columns of a bank, held to the rules of its JSON lines, whoever wrote the file.
+
+    Raises:
+        DataError: naming the first column that is wrong.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = {}
+    for field in schema("bank"):
+        column = table[field.name]
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        fits = _FAMILIES[FIELDS[field.name].rstrip("?")]
+        if not any(getattr(pa.types, f"is_{kind}")(column.type) for kind in fits):
+            raise DataError(f"{file}: column {field.name!r} is of type {column.type}, {field.type} is needed")
+        try:
+            column = column.cast(field.type)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{file}: column {field.name!r}: {str(error).splitlines()[0]}") from error
+        if column.null_count and not field.nullable:
+            raise DataError(f"{file}: column {field.name!r} has empty places")
+        if field.type == pa.int64() and (pc.min(column).as_py() or 0) < 0:
+            raise DataError(f"{file}: column {field.name!r} has a number below 0")
+        if field.type == pa.float64() and pc.all(pc.is_finite(column)).as_py() is False:
+            raise DataError(f"{file}: column {field.name!r} has a number that is not finite")
+        columns[field.name] = column
+    if strange := set(columns["finish"].unique().to_pylist()) - {"stop", "length"}:
+        raise DataError(f"{file}: column 'finish' must be 'stop' or 'length', found {strange.pop()!r}")
+    score = columns["score"]
+    if not 0 <= (pc.min(score).as_py() or 0) <= (pc.max(score).as_py() or 0) <= 1:
+        raise DataError(f"{file}: column 'score' must lie in [0, 1]")
+    return pa.table(columns)

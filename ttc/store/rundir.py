@@ -65,7 +65,21 @@ class RunDir:
             runs = [p.parent.name for p in path.glob("*/manifest.json")] if path.is_dir() else []
             hint = "runs in it: " + ", ".join(sorted(runs)[:5]) if runs else "ttc ls runs lists the runs of results/"
             raise DataError(f"{path} is not a run folder (it has no manifest.json)", hint)
-        return cls(path)
+        run = cls(path)
+        run._refuse_links()
+        return run
+
+    def _refuse_links(self) -> None:
+        """Keep what is written to the folder inside of it, whoever made the folder.
+
+        Raises:
+            StorageError: something in it leads out.
+        """
+        for path in self.path.rglob("*"):
+            if path.is_symlink():
+                raise StorageError(
+                    f"{path} is a symbolic link: a run folder holds its own files", "copy what it leads to"
+                )
 
     def open_for_writing(self, spec: dict[str, Any], spec_id: str, shard: str | None = None) -> None:
         """Create or resume the run: lock it, and check that it was asked for the same thing.
@@ -77,6 +91,7 @@ class RunDir:
             ConfigError: it holds another run.
         """
         self.shard = shard
+        self._refuse_links()
         try:
             self.journal.mkdir(parents=True, exist_ok=True)
             self.own.mkdir(parents=True, exist_ok=True)
