@@ -171,10 +171,10 @@ class BudgetPredictor(BaseEstimator):  # type: ignore[misc] # scikit-learn has n
             predictor = cls(**content["parameters"])
             predictor.models_, predictor.values_ = storing.unpack(content, shelf, predictor.threads)
             predictor.notes_ = [str(note) for note in content["notes"]]
+            predictor.held_out_, predictor.report_ = {}, report
+            predictor._ready()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{folder} is damaged: {type(error).__name__}: {error}", files.AGAIN) from error
-        predictor.held_out_, predictor.report_ = {}, report
-        predictor._ready()
         return predictor
 
     def _ready(self) -> None:

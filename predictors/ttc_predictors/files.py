@@ -96,7 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON object. Raises DataError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not whole JSON"
         raise DataError(f"cannot read {path}: {reason}", AGAIN) from error
     if not isinstance(value, dict):

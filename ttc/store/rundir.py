@@ -178,7 +178,7 @@ class RunDir:
         path = self.path / "manifest.json"
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StorageError(f"cannot read {path}: {error}", _DAMAGED) from error
         if not isinstance(manifest, dict):
             raise StorageError(f"{path} is not a JSON object", _DAMAGED)
@@ -233,7 +233,7 @@ def find_run(results: Path, spec_id: str, name: str) -> Path:
     for manifest in sorted(results.glob("*/manifest.json")):
         try:
             found = json.loads(manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if isinstance(found, dict) and found.get("spec_id") == spec_id and found.get("state") != "finished":
             return manifest.parent
