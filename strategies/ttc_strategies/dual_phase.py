@@ -247,11 +247,12 @@ def _child(ctx: Context, recorder: _Recorder, state: _State, piece: Completion, 
 def _steps(state: _State, piece: Completion) -> Steps:
     """Return the steps that end with a piece; an execution belongs to the step of its plan."""
     stop = piece.stop_reason if isinstance(piece.stop_reason, str) else ""
-    new = Step(piece.tokens, piece.text + stop)
+    new = Step(piece.tokens, piece.text + stop, piece.logprob)
     if not state.planned:
         return (*state.steps, new)
     *before, plan = state.steps
-    return (*before, Step(plan.tokens + new.tokens, plan.text + new.text))
+    logprob = None if plan.logprob is None or new.logprob is None else plan.logprob + new.logprob
+    return (*before, Step(plan.tokens + new.tokens, plan.text + new.text, logprob))
 
 
 def _distinct(states: Sequence[_State]) -> list[_State]:

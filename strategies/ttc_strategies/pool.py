@@ -25,7 +25,7 @@ async def with_scores(ctx: Context, completions: Sequence[Completion]) -> list[C
     A completion cut by its cap is not scored: it cannot compete. Raises ConfigError without a reward model.
     """
     todo = [c for c in completions if c.score is None and c.finish == "stop"]
-    scores = await ctx.score([(Step(c.tokens, c.text),) for c in todo]) if todo else []
+    scores = await ctx.score([(Step(c.tokens, c.text, c.logprob),) for c in todo]) if todo else []
     found = {c.index: s[-1] for c, s in zip(todo, scores, strict=False)}
     return [replace(c, score=found[c.index]) if c.index in found else c for c in completions]
 

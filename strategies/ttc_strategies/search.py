@@ -167,7 +167,7 @@ class Search:
             text += self._separator(drawn)
         fate: Fate = "pruned" if state == "live" else state
         self._rows.append(_Row(parent.id, self._round, text, len(drawn.tokens), None, fate))
-        steps = (*parent.steps, Step(drawn.tokens, text))
+        steps = (*parent.steps, Step(drawn.tokens, text, drawn.logprob))
         return Node(len(self._rows) - 1, prefix, steps, last=drawn, state=state)
 
     def _separator(self, drawn: Completion) -> str:

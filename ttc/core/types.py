@@ -161,6 +161,8 @@ class Step:
 
     tokens: Tokens
     text: str
+    logprob: float | None = field(default=None, compare=False)
+    """Sum of its tokens' log-probabilities under the policy, in nats; None where the engine does not tell."""
 
 
 Steps = tuple[Step, ...]
