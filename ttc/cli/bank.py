@@ -27,7 +27,12 @@ def collect(
     prm: Annotated[str | None, typer.Option(help="Reward model that scores every sample.")] = None,
     temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.7,
     max_tokens: Annotated[int, typer.Option(min=1, help="Cap of one completion, in tokens.")] = 512,
-    seed: Annotated[int, typer.Option(help="Run seed.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Run seed; one of its own makes a configuration's samples independent.")
+    ] = 0,
+    problem_seed: Annotated[
+        int | None, typer.Option(help="Seed of problems that are generated; the run seed without it.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N problems.")] = None,
     allow_code_execution: Annotated[
         bool, typer.Option("--allow-code-execution", help="Let tasks run model-written code in a sandbox.")
@@ -52,7 +57,7 @@ def collect(
     from ttc.run.collect import collect_config
 
     sampling = {"temperature": temperature, "max_tokens": max_tokens}
-    given = {"data": data, "split": split}
+    given = {"data": data, "split": split, "seed": problem_seed}
     config = parse_config(
         collect_config(
             {

@@ -175,7 +175,8 @@ def load_task(spec: TaskSpec, limit: int | None, seed: int) -> tuple[Task, Datas
         ConfigError: unknown task. DataError: its rows cannot be read, or there are none.
     """
     task: Task = load("tasks", spec.name)()
-    options = LoadOptions(spec.data, spec.split, limit, spec.fields, spec.hub, spec.hub_config, spec.revision, seed)
+    options = LoadOptions(spec.data, spec.split, limit, spec.fields, spec.hub, spec.hub_config, spec.revision,
+                          seed if spec.seed is None else spec.seed)  # fmt: skip
     data = task.load(options)
     if not data.examples:
         raise DataError(f"task {spec.name} has no problems")
