@@ -65,11 +65,11 @@ class OverError(Exception):
     """A sweep's time is over."""
 
 
+@dataclass(frozen=True, slots=True)
 class Until(Silent):
     """Ends a sweep with the first problem that is finished when its time is over."""
 
-    def __init__(self, ends: float) -> None:
-        self.ends = ends
+    ends: float
 
     def problem_finished(self, cell: object, row: Mapping[str, Any]) -> None:
         """Look at the clock."""
@@ -175,7 +175,7 @@ def checked(out: Path) -> dict[str, int]:
     counts = Counter[str]()
     for folder in sorted(out.glob("sweep-*")):
         replay = read_journal(folder / "journal")
-        lines = (folder / "journal" / "main.jsonl").read_bytes().splitlines()
+        lines = [line for path in folder.glob("journal/*.jsonl") for line in path.read_bytes().splitlines()]
         counts["records"] += len(replay.records)
         counts["duplicates"] += sum(b'"problem_id"' in line for line in lines) - len(replay.records)
         counts["damaged"] += len(replay.damaged)
