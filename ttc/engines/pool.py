@@ -266,7 +266,8 @@ class Pool(Generic[E]):
     async def _wait_for_one(self) -> None:
         self._back.clear()
         try:
-            await asyncio.wait_for(self._back.wait(), self.options.patience_s)
+            async with asyncio.timeout(self.options.patience_s):
+                await self._back.wait()
         except TimeoutError:
             raise self._nobody() from None
 
@@ -280,15 +281,18 @@ class Pool(Generic[E]):
 
     async def _watch(self, member: _Member[E]) -> None:
         while True:
+            # Not `wait_for`: in Python 3.11 a cancellation that meets its timeout is lost, and closing would never end.
             with suppress(TimeoutError):
-                await asyncio.wait_for(member.doubted.wait(), self.options.health_s)
+                async with asyncio.timeout(self.options.health_s):
+                    await member.doubted.wait()
             member.doubted.clear()
             if member.lost:
                 await self._restart(member)
                 continue
             healthy = False
             with suppress(TimeoutError):
-                healthy = await asyncio.wait_for(member.endpoint.healthy(), self.options.health_timeout_s)
+                async with asyncio.timeout(self.options.health_timeout_s):
+                    healthy = await member.endpoint.healthy()
             member.misses = 0 if healthy else member.misses + 1
             if healthy and not member.up:  # one connection was lost, not the server
                 self._readmit(member)
