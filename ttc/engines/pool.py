@@ -162,8 +162,9 @@ class Pool(Generic[E]):
         """Close every connection. Doing it twice is no error."""
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
-            watcher.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
+            while not watcher.done():  # a time limit that ends at the same moment swallows a cancellation (Python 3.11)
+                watcher.cancel()
+                await asyncio.wait([watcher], timeout=1.0)
         for member in self.members:
             member.up = False
             await member.endpoint.close()
