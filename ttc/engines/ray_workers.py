@@ -10,15 +10,18 @@ Not covered: one model spread over several machines (vLLM's own business), and R
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+import psutil
 
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.protocols import Engine, HasArchitecture, HasModelConfig, HasWeights, RewardModel
@@ -492,6 +495,16 @@ def _check_installed() -> None:
         raise ConfigError("Ray is not installed", "pip install 'ttc-toolkit[ray]'") from error
 
 
+def _kill_all(processes: Collection[psutil.Process]) -> None:
+    """End processes with all that they started."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for one in [*process.children(recursive=True), process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+    psutil.wait_procs(list(processes), timeout=5.0)
+
+
 def join_cluster(options: RayOptions) -> None:
     """Join a cluster, or start one here, whose start is tried again: Ray gives up after half a minute.
 
@@ -509,6 +522,7 @@ def join_cluster(options: RayOptions) -> None:
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     failure: Exception | None = None
+    others = set(psutil.Process().children())
     try:
         for _ in range(1 if address is not None else _STARTS):
             try:
@@ -517,6 +531,7 @@ def join_cluster(options: RayOptions) -> None:
             except Exception as error:  # noqa: BLE001 - a start that takes too long is a bare Exception
                 failure = error
                 ray.shutdown()
+                _kill_all(set(psutil.Process().children()) - others)  # Ray leaves what it had started
     finally:
         if in_main and before is not None:
             signal.signal(signal.SIGTERM, before)  # Ray puts its own in its place
