@@ -1,6 +1,7 @@
 """Endpoint pools: throughput by the number of servers, a server killed in the middle, and what prefix affinity is worth.
 
-    python benchmarks/pool.py stubs             # servers of a fixed delay: does dispatch scale?
+    python benchmarks/pool.py dealing           # servers in this process, a second a request on average: what the dealing alone does
+    python benchmarks/pool.py stubs             # servers of a fixed delay behind real connections: does dispatch scale?
     python benchmarks/pool.py vllm [--problems 48] [--samples 8] [--max-tokens 64]     # two vLLM servers of the shipped policy
 
 Stubs answer a request in half a second, eight at a time, in processes of their own. vLLM servers share this machine's
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import time
@@ -25,10 +27,11 @@ from pathlib import Path
 
 import psutil
 
+from ttc.core.errors import EngineError
 from ttc.core.identity import sample_seed
 from ttc.core.types import GenRequest, Message, Sampling
 from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
-from ttc.engines.pool import PoolEngine, PoolOptions
+from ttc.engines.pool import Pool, PoolEngine, PoolOptions
 from ttc.testing.stub_server import Stub, serving_stub
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "engine"))
@@ -36,6 +39,7 @@ from vllm_server import serving
 
 DELAY_S, SLOTS = 0.5, 8
 STUB_REQUESTS = 320
+BRANCHES = 4
 FLAGS = "--no-enable-chunked-prefill --max-num-batched-tokens 2048 --enable-prompt-tokens-details --max-num-seqs 64"
 
 
@@ -134,6 +138,81 @@ def stubs() -> None:
         asyncio.run(draw(urls, "fake", questions, 2, 200, after=kill))
 
 
+class Modelled:
+    """A server in this process: eight requests at once, half a second to one and a half each, 12 prefixes in its cache."""
+
+    offer = ()
+    at_once, kept = 8, 12
+
+    def __init__(self, number: int) -> None:
+        self.host = self.fingerprint = f"server {number}"
+        self.alive, self.hits, self.done = True, 0, 0
+        self._slots = asyncio.Semaphore(self.at_once)
+        self._seen: dict[str, None] = {}
+        self._lengths = random.Random(number)  # noqa: S311 - lengths, no secrets
+
+    async def start(self) -> None:
+        """Be there, or not."""
+        if not self.alive:
+            raise EngineError("gone", retryable=True, fatal=True)
+
+    async def healthy(self) -> bool:
+        """Say whether it lives."""
+        return self.alive
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    async def answer(self, problem: str) -> None:
+        """Take a second on average, in turn; equal lengths would have the rounds in step, and a home by chance."""
+        async with self._slots:
+            hit = self._seen.pop(problem, 0) is None
+            self._seen[problem] = None
+            if len(self._seen) > self.kept:
+                del self._seen[next(iter(self._seen))]
+            await asyncio.sleep(0.5 + self._lengths.random())
+            if not self.alive:
+                raise EngineError("gone", retryable=True, fatal=True)
+            self.hits, self.done = self.hits + hit, self.done + 1
+
+
+async def deal(servers: int, *, affinity: bool = True, kill: bool = False, problems: int = 20, rounds: int = 4) -> None:
+    """Have every problem grow four branches a step at a time, as a search does, and print what it took."""
+    calls = problems * rounds * BRANCHES
+    some = [Modelled(number) for number in range(servers)]
+    pool = Pool(some, "modelled", PoolOptions(affinity=affinity, health_s=1.0))
+    await pool.start()
+    started = time.perf_counter()
+
+    async def asks(number: int) -> None:
+        for _ in range(rounds):
+            branches = (pool.call(str(number), lambda server: server.answer(str(number))) for _ in range(BRANCHES))
+            await asyncio.gather(*branches)
+            if kill and sum(server.done for server in some) >= calls // 2:
+                some[-1].alive = False
+
+    await asyncio.gather(*(asks(number) for number in range(problems)))
+    wall_s = time.perf_counter() - started
+    await pool.close()
+    done, hits = sum(s.done for s in some), sum(s.hits for s in some)
+    moved = sum(member.statistics.moved for member in pool.members)
+    print(
+        f"{servers} servers, {'affinity' if affinity else 'least loaded'}{', one killed half way' if kill else ''}:"
+        f" {done} of {calls} answered in {wall_s:.1f} s = {done / wall_s:.1f} requests/s;"
+        f" prefixes found {hits / done:.1%}; sent again {moved}; by server {[s.done for s in some]}",
+        flush=True,
+    )
+
+
+def dealing() -> None:
+    """Measure what the dealing alone does."""
+    for servers in (1, 2, 4):
+        asyncio.run(deal(servers))
+    asyncio.run(deal(2, kill=True))
+    asyncio.run(deal(2, affinity=False))
+    asyncio.run(deal(4, affinity=False))
+
+
 def kill_server(url: str) -> None:
     """Kill a server of this process, with all that it started."""
     port = url.rpartition(":")[2].removesuffix("/v1")
@@ -167,12 +246,14 @@ def vllm(problems: int, samples: int, max_tokens: int) -> None:
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("stubs", "vllm"))
+    parser.add_argument("what", choices=("dealing", "stubs", "vllm"))
     parser.add_argument("--problems", type=int, default=48)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=64)
     args = parser.parse_args()
-    if args.what == "stubs":
+    if args.what == "dealing":
+        dealing()
+    elif args.what == "stubs":
         stubs()
     else:
         vllm(args.problems, args.samples, args.max_tokens)

@@ -1,7 +1,6 @@
-"""Several servers as one engine, against servers that die, stall, refuse and come back."""
+"""Several servers as one engine, over real connections, which die, stall, are refused and come back."""
 
 import asyncio
-from collections import Counter
 from contextlib import ExitStack
 
 import pytest
@@ -12,10 +11,10 @@ from ttc.core.types import GenRequest, Message, Problem, Prompt, Sampling, Step
 from ttc.engines.fake import FakeEngine
 from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
 from ttc.engines.opening import open_engine, open_reward
-from ttc.engines.pool import Pool, PoolEngine, PoolOptions
+from ttc.engines.pool import PoolEngine, PoolOptions
 from ttc.testing.stub_server import CONTEXT_TOKENS, Stub, serving_stub
 
-QUICK = PoolOptions(health_s=0.3, health_timeout_s=30.0, patience_s=1.0)
+QUICK = PoolOptions(health_s=0.5, health_timeout_s=30.0, patience_s=2.0)
 WAIT_S = 300.0
 
 
@@ -25,7 +24,7 @@ def stubs():
         yield [stack.enter_context(serving_stub(Stub(build=f"stub-{build}"))) for build in (1, 1, 1)]
 
 
-def pool_of(stubs, options=QUICK):
+def pool_of(stubs, options=None):
     servers = [OpenAIEngine(OpenAIOptions(s.address, "fake", max_retries=0, timeout_s=WAIT_S)) for s in stubs]
     return PoolEngine(servers, "fake", options)
 
@@ -85,45 +84,9 @@ def test_answers_are_those_of_one_server_and_each_problem_stays_with_one(stubs):
     assert [s.moved for s in statistics] == [0, 0, 0]
 
 
-def test_a_problem_moves_only_with_its_server(stubs):
-    """Rendezvous hashing: without one server only its problems change places."""
-
-    def places(some):
-        pool = Pool([OpenAIEngine(OpenAIOptions(s.address, "m")) for s in some], "m", PoolOptions())
-        return {key: pool._preferred(key, pool.members).statistics.host for key in map(str, range(300))}
-
-    whole, less = places(stubs), places(stubs[:2])
-    assert {k for k in whole if whole[k] != less[k]} == {k for k in whole if whole[k] == stubs[2].address}
-    assert min(Counter(whole.values()).values()) > 60
-
-
-def test_a_much_busier_server_is_spared(stubs):
-    for stub in stubs:
-        stub.delay_s = 0.2
-    requests = [request(1, seed) for seed in range(60)]
-    drawn, statistics = run(using(pool_of(stubs), lambda e: _with_statistics(e, requests)))
-    assert [c.tokens for c in drawn] == alone(requests)
-    counts = sorted(s.requests for s in statistics)
-    assert counts[0] >= 12  # one problem of sixty branches is worth the prompt's prefill everywhere
-    assert counts[2] >= 25  # (60 + slack) * busier / 3
-
-
-async def _with_statistics(engine, requests):
-    return await engine.generate(requests), engine.statistics
-
-
-def test_without_affinity_the_least_loaded_is_chosen(stubs):
-    for stub in stubs:
-        stub.delay_s = 0.2
-    options = PoolOptions(affinity=False)
-    requests = [request(1, seed) for seed in range(30)]
-    _, statistics = run(using(pool_of(stubs, options), lambda e: _with_statistics(e, requests)))
-    assert [s.requests for s in statistics] == [10, 10, 10]
-
-
 @pytest.mark.parametrize("mood", ["dead", "stalled"])
 def test_a_server_that_dies_loses_nothing(stubs, mood):
-    options = PoolOptions(health_s=0.3, health_timeout_s=3.0, misses=2)
+    options = PoolOptions(health_s=0.5, health_timeout_s=5.0, misses=2)
     for stub in stubs:
         stub.delay_s, stub.slots = 0.05, 4
 
@@ -157,7 +120,7 @@ def test_a_server_comes_back(stubs):
         await engine.generate(ASKED)
         return engine.statistics
 
-    one, two = run(using(pool_of([first, second]), work))
+    one, two = run(using(pool_of([first, second], QUICK), work))
     assert two.requests > 0
     assert one.requests + two.requests == 2 * len(ASKED)
     assert two.losses == 1
@@ -172,7 +135,7 @@ def test_a_server_that_is_not_there_at_the_start_joins_later():
             second.mood = "well"
             await until(lambda: any("is there again" in said for said in engine.warnings))
 
-        engine = pool_of([first, second])
+        engine = pool_of([first, second], QUICK)
         named = engine.fingerprint
         run(using(engine, work))
         both = pool_of([second, first])
@@ -183,7 +146,7 @@ def test_a_server_that_is_not_there_at_the_start_joins_later():
 
 def test_a_server_that_comes_back_as_another_one_is_not_taken():
     with serving_stub(Stub()) as first, serving_stub(Stub()) as second:
-        engine = pool_of([first, second])
+        engine = pool_of([first, second], QUICK)
 
         async def work(engine):
             await engine.generate(ASKED)
@@ -212,71 +175,6 @@ def test_rate_limits_and_server_errors_are_answered_elsewhere(stubs):
     assert statistics[0].requests == 0  # its first request was refused, and it was left alone from then on
     assert statistics[1].requests > 0
     assert [s.losses for s in statistics] == [0, 0, 0]
-
-
-def test_a_resting_server_is_left_alone_and_waited_for_where_it_is_the_last():
-    with serving_stub(Stub()) as first, serving_stub(Stub()) as second:
-
-        async def work(engine):
-            for stub in (first, second):
-                stub.failures = [(429, {"Retry-After": "0.3"})]
-            loop = asyncio.get_running_loop()
-            started = loop.time()
-            drawn = await engine.generate([request(1)])
-            return drawn, loop.time() - started, engine.statistics
-
-        drawn, took_s, statistics = run(using(pool_of([first, second]), work))
-        assert [c.tokens for c in drawn] == alone([request(1)])
-        assert took_s >= 0.25
-        assert [s.moved for s in statistics] == [1, 1]
-
-
-def test_a_request_that_always_fails_ends(stubs):
-    async def work(engine):
-        for stub in stubs:
-            stub.failures = [(500, {})] * 50
-        await engine.generate([request(1)])
-
-    with pytest.raises(EngineError, match=r"500.*tried 4 times on 3 servers") as told:
-        run(using(pool_of(stubs, PoolOptions(max_retries=1)), work))
-    assert (told.value.retryable, told.value.fatal) == (True, False)
-
-
-def test_a_refused_request_is_not_tried_elsewhere(stubs):
-    async def work(engine):
-        for stub in stubs:
-            stub.failures = [(400, {})]
-        await engine.generate([request(1)])
-
-    with pytest.raises(EngineError, match="refused the request"):
-        run(using(pool_of(stubs), work))
-    assert sum(len(stub.failures) for stub in stubs) == 2
-
-
-def test_when_none_is_left_the_run_ends(stubs):
-    async def work(engine):
-        for stub in stubs:
-            stub.mood = "dead"
-        await engine.generate([request(1)])
-
-    with pytest.raises(EngineError, match="none of the 3 servers of 'fake' can be reached") as told:
-        run(using(pool_of(stubs), work))
-    assert told.value.fatal
-
-
-def test_a_cancelled_request_stays_cancelled(stubs):
-    for stub in stubs:
-        stub.delay_s = 0.5
-
-    async def work(engine):
-        drawing = asyncio.ensure_future(engine.generate([request(1)]))
-        await until(lambda: any(len(stub.prompts) > 1 for stub in stubs))
-        drawing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await drawing
-        assert sum(member.load for member in engine._pool.members) == 0
-
-    run(using(pool_of(stubs), work))
 
 
 def test_builds_are_compared_and_recorded(stubs):
