@@ -370,7 +370,7 @@ def scene() -> Iterator[Scene]:
             named = {"TCP": tcp, "UDP": udp, "a socket file": by_file, "an abstract socket": abstract}
             stop = stack.enter_context(_listening(named, found.contacts))
             os.environ["TTC_ATTACK_API_KEY"] = token
-            stack.callback(os.environ.pop, "TTC_ATTACK_API_KEY")
+            stack.callback(os.environ.pop, "TTC_ATTACK_API_KEY", None)
             yield found
             stop.set()
 
