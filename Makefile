@@ -15,7 +15,7 @@ test: setup
 	@$(BIN)/python -m pytest
 
 fuzz: setup  ## long random tests of all that is read; FUZZ_S seconds for each of the coverage-guided ones
-	TTC_FUZZ=long $(BIN)/python -m pytest tests/fuzz
+	TTC_FUZZ=long $(BIN)/python -m pytest --timeout 0 tests/fuzz
 	@for target in answers journal; do $(BIN)/python tests/fuzz/guided.py $$target --seconds $${FUZZ_S:-300} || exit 1; done
 
 soak: setup  ## hours: every fault of docs/faults.md on the shipped pair, thirty kills, an hour at full load
