@@ -43,11 +43,14 @@ def plan_of(problems: int, workers: int) -> Plan:
     return make_plan(config, RayOptions(workers=workers) if workers else None)
 
 
-class Killer(Silent):
+class Killer:
     """Kills the first worker's process when so many problems are finished."""
 
     def __init__(self, engine: RayEngine, after: int) -> None:
-        self._engine, self._left = engine, after
+        self._engine, self._left, self.quiet = engine, after, Silent()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.quiet, name)
 
     def problem_finished(self, cell: object, row: Mapping[str, Any]) -> None:
         """Count, and kill once."""

@@ -65,11 +65,14 @@ def config(**more):
     }
 
 
-class Watching(Silent):
+class Watching:
     """Kills a worker's process when so many problems are finished."""
 
     def __init__(self, fleet, after):
-        self.fleet, self.left, self.killed = fleet, after, []
+        self.fleet, self.left, self.killed, self.quiet = fleet, after, [], Silent()
+
+    def __getattr__(self, name):
+        return getattr(self.quiet, name)
 
     def problem_finished(self, cell, row):
         self.left -= 1
