@@ -10,6 +10,16 @@ if prctl is not None:
     if os.getppid() != int(os.environ["TTC_ENGINE_OWNER"]):
         sys.exit(1)  # the owner died before the call
 os.setpgid(0, 0)
+core = os.getpid()
+if prctl is not None and os.fork() == 0:
+    # The workers are children of this process and not of the owner, and look after it only once they have started:
+    # whatever ends it, the whole group ends with it.
+    os.closerange(0, 1 << 20)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    prctl(1, signal.SIGUSR2)
+    while os.getppid() == core:
+        signal.sigwait({signal.SIGUSR2})
+    os.killpg(0, signal.SIGKILL)
 if os.environ["TTC_ENGINE_LOG"]:
     log = os.open(os.environ["TTC_ENGINE_LOG"], os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)

@@ -1,0 +1,74 @@
+"""What the launcher promises of the processes it starts, without vLLM: they and their own children end with the owner."""
+
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from ttc.testing.breaking import left_running
+
+OWNER = """
+import multiprocessing, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from ttc.engines.vllm_process import CoreProcesses
+
+def core(end):
+    # As an engine does whose worker still imports: it has started a child, which looks after nobody.
+    worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    end.send(worker.pid)
+    end.recv()
+
+def launch(processes):
+    context = multiprocessing.get_context("spawn")
+    own, other = context.Pipe()
+    with processes.launching():
+        started = context.Process(target=core, args=(other,))
+        started.start()
+        worker = own.recv()  # the log has no name any more once everything has started
+    return started, own, worker
+
+if __name__ == "__main__":
+    processes, thread = CoreProcesses(capture=True), ThreadPoolExecutor(1)
+    started, own, worker = thread.submit(launch, processes).result()
+    print(started.pid, worker, flush=True)
+    if sys.argv[1] == "core leaves":
+        own.send("end")
+        started.join()
+        print("left", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("who", ["owner killed", "core killed", "core leaves"])
+def test_an_engine_takes_its_children_along(tmp_path, who):
+    script = tmp_path / "owner.py"
+    script.write_text(OWNER)
+    with subprocess.Popen(
+        [sys.executable, str(script), who], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as owner:
+        core, worker = map(int, owner.stdout.readline().split())
+        try:
+            if who == "owner killed":
+                owner.kill()
+                assert left_running(owner.pid, within_s=60) == []
+                return
+            if who == "core killed":
+                subprocess.run(["kill", "-9", str(core)], check=True)
+            else:
+                assert owner.stdout.readline() == "left\n"
+            assert gone(worker)
+        finally:
+            owner.send_signal(signal.SIGKILL)
+    assert left_running(owner.pid, within_s=60) == []
+
+
+def gone(pid):
+    try:
+        psutil.Process(pid).wait(timeout=60)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
