@@ -239,7 +239,8 @@ def _share(point: Curve, uniform: Method, oracle: Method) -> Interval | None:
     best = int(known.scores.mean(axis=1).argmax())
     if known.costs.mean(axis=1).max() < own:
         known = Curve(
-            np.vstack([known.costs, np.full_like(point.costs, 1.01 * own)]), np.vstack([known.scores, known.scores[best]])
+            np.vstack([known.costs, np.full_like(point.costs, 1.01 * own)]),
+            np.vstack([known.scores, known.scores[best]]),
         )
     return share_of_gap(point, uniform.curve, known)
 

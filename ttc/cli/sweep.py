@@ -49,7 +49,9 @@ def sweep(
     split: Annotated[str | None, typer.Option(help="Split of the task's data set.")] = None,
     field: Annotated[list[str] | None, typer.Option(help="Column of --data, as question=COLUMN.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Hub name, folder, http://HOST/v1#NAME, or fake.")] = None,
-    prm: Annotated[str | None, typer.Option(help="Process reward model; logprob: the policy's own log-probabilities.")] = None,
+    prm: Annotated[
+        str | None, typer.Option(help="Process reward model; logprob: the policy's own log-probabilities.")
+    ] = None,
     predictor: Annotated[Path | None, typer.Option(help="Folder that ttc fit wrote: what allocators are told.")] = None,
     strategies: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
     allocators: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
@@ -75,7 +77,10 @@ def sweep(
     ] = None,
     sandbox: Annotated[str | None, typer.Option(help=SANDBOX)] = None,
     trust_config: Annotated[
-        bool, typer.Option("--trust-config", help="Let the YAML file run Python files, write a cache anywhere, be sent keys.")
+        bool,
+        typer.Option(
+            "--trust-config", help="Let the YAML file run Python files, write a cache anywhere, be sent keys."
+        ),
     ] = False,
     track: Annotated[
         list[str] | None, typer.Option(help="Also log the run: wandb:PROJECT, mlflow:EXPERIMENT, trackio:PROJECT.")
