@@ -183,8 +183,8 @@ class Study:
                     gain = difference_at_cost(uniform.curve, costs, scores)
                     row |= {
                         "less_uniform": None if gain is None else asdict(gain),
-                        "gap_closed": _interval(share_of_gap(point, uniform.curve, oracle.curve)),
-                        "split_gap_closed": _interval(share_of_gap(point, uniform.curve, split.curve)) if split and count <= 2 else None,
+                        "gap_closed": _interval(_share(point, uniform, oracle)),
+                        "split_gap_closed": _interval(_share(point, uniform, split)) if split and count <= 2 else None,
                     }  # fmt: skip
                 rows.append(row)
                 print(_line(row))
