@@ -197,7 +197,7 @@ def test_strategy_that_blocks_the_program(folder):
     ways = ["spin", "catch", "calls", "group"]
     choices = [{"name": "strategies.py:Blocks", "params": {"how": way}, "label": way} for way in ways]
     (folder / "c.yaml").write_text(json.dumps({"problem_timeout_s": 0.7, "strategies": choices}))
-    words = shlex.split(sweep("c.yaml --out new", strategies=None))
+    words = shlex.split(sweep("c.yaml --out new --trust-config", strategies=None))
     done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
