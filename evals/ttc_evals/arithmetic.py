@@ -47,7 +47,7 @@ LEVELS = {
 
 _LARGEST_VALUE = 999
 _LARGEST_FACTOR = 12
-_OPERATIONS = "+-*"
+OPERATIONS = "+-*"
 _LINE = re.compile(rf"(?P<left>{INTEGER})(?P<operation>[-+*])(?P<right>{INTEGER})=(?P<result>{INTEGER})?")
 
 
@@ -58,7 +58,7 @@ def generate(split: str, count: int, seed: int, difficulty: int | None = None) -
 
 def reference_solution(question: str) -> str:
     """Return the solution, without a newline after its box. Raises DataError where the question is no expression."""
-    value, steps = _work_out(parse_expression(question, _OPERATIONS))
+    value, steps = _work_out(parse_expression(question, OPERATIONS))
     lines = [f"{step.left}{step.operation}{step.right}={step.result}" for step in steps]
     return "\n".join([*lines, rf"\boxed{{{value}}}"])
 
@@ -73,7 +73,7 @@ def prefix_is_right(question: str, text: str) -> bool:
     """
     solution = split_solution(text)
     # Equal operations can stand in two places: all expressions that the lines can have left are followed.
-    expressions = {parse_expression(question, _OPERATIONS)}
+    expressions = {parse_expression(question, OPERATIONS)}
     for line in solution.lines:
         match = _LINE.fullmatch(line)
         if match is None or match["result"] is None:
@@ -121,9 +121,9 @@ def _chain(rng: random.Random, operations: int, most: int) -> Expression:
     """Draw an expression without parentheses."""
     parts = [str(rng.randint(1, most))]
     for _ in range(operations):
-        operation = rng.choice(_OPERATIONS)
+        operation = rng.choice(OPERATIONS)
         parts += [operation, str(rng.randint(1, min(most, _LARGEST_FACTOR) if operation == "*" else most))]
-    return parse_expression("".join(parts), _OPERATIONS)
+    return parse_expression("".join(parts), OPERATIONS)
 
 
 def _nested(rng: random.Random, operations: int, most: int) -> Expression:
@@ -132,7 +132,7 @@ def _nested(rng: random.Random, operations: int, most: int) -> Expression:
         return rng.randint(1, most)
     before = rng.randrange(operations)
     left, right = _nested(rng, before, most), _nested(rng, operations - 1 - before, most)
-    expression = left, rng.choice(_OPERATIONS), right
+    expression = left, rng.choice(OPERATIONS), right
     # Left to rejection, hard products would leave large trees rare beside chains.
     return expression if _is_easy(_work_out(expression)[1][-1]) else (left, rng.choice("+-"), right)
 

@@ -70,12 +70,12 @@ def reference_solution(question: str, rng: random.Random) -> str:
     Every move is drawn from all those that keep the target reachable. Raises DataError where the question is not
     one of this task, or has no solution.
     """
-    numbers, target = _read_question(question)
-    if not _is_reachable(numbers, target):
+    numbers, target = read_question(question)
+    if not is_reachable(numbers, target):
         raise DataError(f"the target cannot be reached: {question!r}")
     lines = []
     while len(numbers) > 1:
-        plan, result, numbers = rng.choice([move for move in _moves(numbers) if _is_reachable(move[2], target)])
+        plan, result, numbers = rng.choice([move for move in moves(numbers) if is_reachable(move[2], target)])
         lines.append(f"{plan}={result}, left {_spell(numbers)}")
     return "\n".join([*lines, rf"\boxed{{{target}}}"])
 
@@ -87,7 +87,7 @@ def prefix_is_right(question: str, text: str) -> bool:
     newline: it is right where its move is one, and the target reachable after it. No text makes it raise; a
     question that is not one of this task raises DataError.
     """
-    numbers, target = _read_question(question)
+    numbers, target = read_question(question)
     solution = split_solution(text)
     for line in solution.lines:
         after = _play(numbers, line, whole=True)
@@ -96,10 +96,10 @@ def prefix_is_right(question: str, text: str) -> bool:
         numbers = after
     if solution.plan is not None:
         after = _play(numbers, solution.plan, whole=False)
-        return after is not None and _is_reachable(after, target)
+        return after is not None and is_reachable(after, target)
     if solution.box is not None:
         return numbers == (target,) and solution.box == target
-    return _is_reachable(numbers, target)
+    return is_reachable(numbers, target)
 
 
 class CountdownChecker:
@@ -128,7 +128,7 @@ class CountdownChecker:
 
     def grade(self, answer: str, gold: str) -> bool:
         """Say whether the expression takes each number of the problem once and is worth the target."""
-        numbers, target = _read_question(gold)
+        numbers, target = read_question(gold)
         try:
             expression = parse_expression(answer, _OPERATIONS)
         except DataError:
@@ -162,7 +162,7 @@ def _draw(rng: random.Random, level: int) -> Drawn | None:
 def _targets(numbers: Numbers, level: int) -> Numbers:
     """Return the targets that make a problem of this level."""
     _, _, above, most = LEVELS[level]
-    after = [_reachable(left) for _, _, left in _moves(numbers)]
+    after = [_reachable(left) for _, _, left in moves(numbers)]
     shares = {target: sum(values >> target & 1 for values in after) / len(after) for target in _TARGETS}
     return tuple(target for target, share in shares.items() if above < share <= most)
 
@@ -178,7 +178,7 @@ def _combine(left: int, operation: str, right: int) -> int | None:
     return left // right if right and left % right == 0 else None
 
 
-def _moves(numbers: Numbers) -> Iterator[tuple[str, int, Numbers]]:
+def moves(numbers: Numbers) -> Iterator[tuple[str, int, Numbers]]:
     """Yield every different move: its plan, the larger number first, its result, and the numbers left."""
     seen: set[Numbers] = set()
     for small, large in combinations(range(len(numbers)), 2):
@@ -199,16 +199,18 @@ def _reachable(numbers: Numbers) -> int:
     if len(numbers) == 1:
         return 1 << numbers[0] if numbers[0] <= _LARGEST else 0
     values = 0
-    for _, _, left in _moves(numbers):
+    for _, _, left in moves(numbers):
         values |= _reachable(left)
     return values
 
 
-def _is_reachable(numbers: Numbers, target: int) -> bool:
+def is_reachable(numbers: Numbers, target: int) -> bool:
+    """Say whether moves can lead from these numbers to the target alone."""
     return bool(_reachable(numbers) >> target & 1)
 
 
-def _read_question(question: str) -> tuple[Numbers, int]:
+def read_question(question: str) -> tuple[Numbers, int]:
+    """Return the numbers and the target. Raises DataError where the question is not one of this task."""
     match = _QUESTION.fullmatch(question)
     numbers, target = (_read_numbers(match[1]), int(match[2])) if match else ((), 0)
     if not numbers or max(*numbers, target) > _LARGEST:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ttc.core.types import Example
+from ttc.embedded import careless
 from ttc_evals import arithmetic, countdown
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ _SHARE = {
     "countdown": {1: 2, 2: 2, 3: 2, 4: 2, 5: 2},
 }
 """How often each difficulty is drawn, relative to the others."""
-_BATCHES_A_CHUNK = 32
+BATCHES_A_CHUNK = 32
+"""Batches are made this many at a time, by a seed of their own, so that a training can go on anywhere."""
 
 
 class Question(NamedTuple):
@@ -37,6 +39,11 @@ class Question(NamedTuple):
         if self.family == "arithmetic":
             return arithmetic.reference_solution(self.text)
         return countdown.reference_solution(self.text, rng)
+
+    def careless_solution(self, rng: random.Random) -> str:
+        """Return a solution of somebody who slips: what the policy learns in arithmetic, and the reward model to see."""
+        write = careless.arithmetic_solution if self.family == "arithmetic" else careless.countdown_solution
+        return write(self.text, rng)
 
     def is_right(self, prefix: str) -> bool:
         """Say whether a prefix of a solution is right so far."""
@@ -67,17 +74,17 @@ def solution_batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield token ids and labels (batch, length), padded on the right, from batch number `first` on, without end.
 
-    Labels are the next tokens of the solution; the question is not learnt. Batches hold solutions of like
-    lengths, so that little is padding. Batch i is the same whatever `first` is.
+    Solutions of arithmetic are careless ones, of countdown right ones. Labels are the next tokens of the solution;
+    the question is not learnt. Batches hold solutions of like lengths, so that little is padding. Batch i is the
+    same whatever `first` is.
     """
-    held = Counter((question.family, question.level) for question in pool)
-    weights = [_SHARE[q.family][q.level] / held[q.family, q.level] for q in pool]
-    chunk, skip = divmod(first, _BATCHES_A_CHUNK)
+    weights = shares(pool)
+    chunk, skip = divmod(first, BATCHES_A_CHUNK)
     while True:
         rng = random.Random(f"{seed} {chunk}")  # noqa: S311 - not a secret
-        drawn = rng.choices(pool, weights, k=batch * _BATCHES_A_CHUNK)
+        drawn = rng.choices(pool, weights, k=batch * BATCHES_A_CHUNK)
         prompts = encode_questions(drawn, tokenizer)
-        texts = [question.solution(rng) for question in drawn]
+        texts = [q.careless_solution(rng) if q.family == "arithmetic" else q.solution(rng) for q in drawn]
         solutions = [[*ids, tokenizer.eos_token_id] for ids in encode(texts, tokenizer)]
         order = sorted(range(len(drawn)), key=lambda i: len(prompts[i]) + len(solutions[i]))
         batches = [order[i : i + batch] for i in range(0, len(order), batch)]
@@ -89,6 +96,12 @@ def solution_batches(
                 padded(labels, IGNORED),
             )
         chunk, skip = chunk + 1, 0
+
+
+def shares(pool: Sequence[Question]) -> list[float]:
+    """Return how often each question is drawn in training, relative to the others."""
+    held = Counter((question.family, question.level) for question in pool)
+    return [_SHARE[q.family][q.level] / held[q.family, q.level] for q in pool]
 
 
 def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""The policy: a small Qwen2, trained on right solutions, and samples drawn from it."""
+"""The policy: a small Qwen2, trained on solutions of both families, and samples drawn from it."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class Sample(NamedTuple):
     ended: bool
 
 
-def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
-    """Return the shape of both models: 1.2 M parameters in six layers."""
+def model_config(tokenizer: PreTrainedTokenizerFast, layers: int = 6) -> Qwen2Config:
+    """Return the shape of the models: 0.2 M parameters a layer."""
     from transformers import Qwen2Config
 
     return Qwen2Config(
         vocab_size=64,
         hidden_size=128,
         intermediate_size=384,
-        num_hidden_layers=6,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT_TOKENS,

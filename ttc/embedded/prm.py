@@ -1,9 +1,13 @@
-"""The process reward model: a language model of both families, taught where samples of the policy go wrong.
+"""The process reward model: the policy's network and two layers more, taught where solutions go wrong.
 
 A sample is judged at its boundaries: after each newline, after each `=`, and after its end token. Two exact labels
 stand at each: whether everything up to there is right, and whether the sample that goes through there ends right.
-The first teaches quickly what an error is; the second, on average over samples, is the chance that the policy ends
-correctly from there, which is what a score should say (Snell et al. 2024, arXiv 2408.03314, section 5.1).
+The first is taught on careless solutions, without end: it says what an error is. The second is taught on the policy's
+own samples: on average over them it is the chance that the policy ends correctly from there, which is what a score
+should say (Snell et al. 2024, arXiv 2408.03314, section 5.1).
+
+The added layers are needed: whether a result is right shows once it is written, in comparison with what the policy's
+last layer expected, and only a later layer can look at that.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ttc.embedded.corpus import Question, encode_questions, padded
+from ttc.embedded.corpus import BATCHES_A_CHUNK, Question, encode, encode_questions, padded, shares
 from ttc.embedded.policy import Sample, Schedule, fit, model_config
 
 if TYPE_CHECKING:
@@ -21,9 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 NO_LABEL = -1
-_OUTCOME_FROM = 0.8
-"""Share of the steps after which the second label is taught instead of the first."""
-_BATCHES_A_CHUNK = 32
+LAYERS = 8
 
 
 class Judged(NamedTuple):
@@ -70,35 +72,67 @@ def judge(
     return judged
 
 
-def train_prm(
-    base: Any,
+def new_prm(policy: Any, tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
+    """Return an untaught reward model on the body of a policy, in float32.
+
+    The layers above the policy's pass on what they get, until they have learnt.
+    """
+    import torch
+    from torch.nn import init
+    from transformers import Qwen2ForSequenceClassification
+
+    torch.manual_seed(seed)
+    config = model_config(tokenizer, LAYERS)
+    config.num_labels = 1
+    model = Qwen2ForSequenceClassification(config).float().eval()
+    model.model.load_state_dict(policy.model.state_dict(), strict=False)
+    for layer in model.model.layers[policy.config.num_hidden_layers :]:
+        init.zeros_(layer.self_attn.o_proj.weight)
+        init.zeros_(layer.mlp.down_proj.weight)
+    return model
+
+
+def teach_process(
+    model: Any,
+    pool: Sequence[Question],
+    tokenizer: PreTrainedTokenizerFast,
+    schedule: Schedule,
+    seed: int,
+    folder: Path,
+    log: Callable[[int, float], None],
+) -> None:
+    """Teach a reward model which prefixes of careless solutions of `pool` are right; `folder` as for a policy."""
+    weights = shares(pool)
+
+    def draw(rng: random.Random, count: int) -> list[Judged]:
+        asked = rng.choices(pool, weights, k=count)
+        written = encode([question.careless_solution(rng) for question in asked], tokenizer)
+        return judge(asked, [[Sample(tokens, ended=True)] for tokens in written], tokenizer)
+
+    def batches(first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return _batches(draw, int(tokenizer.pad_token_id), schedule.batch, seed, first, outcome=False)
+
+    _teach(model, batches, schedule, folder, log)
+
+
+def teach_outcome(
+    model: Any,
     data: Sequence[Judged],
     tokenizer: PreTrainedTokenizerFast,
     schedule: Schedule,
     seed: int,
     folder: Path,
     log: Callable[[int, float], None],
-) -> Any:
-    """Train a reward model on the body of a language model; returns it in float32."""
-    import torch
-    from transformers import Qwen2ForSequenceClassification
+) -> None:
+    """Teach a reward model where the policy's samples end right; `folder` as for a policy."""
 
-    torch.manual_seed(seed)
-    config = model_config(tokenizer)
-    config.num_labels = 1
-    model = Qwen2ForSequenceClassification(config).float().train()
-    model.model.load_state_dict(base.model.state_dict())
-
-    def loss(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        ids, labels = batch
-        logits, known = _logits(model, ids), labels != NO_LABEL
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits[known], labels[known].float())
+    def draw(rng: random.Random, count: int) -> list[Judged]:
+        return rng.choices(data, k=count)
 
     def batches(first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return _batches(data, int(tokenizer.pad_token_id), schedule, seed, first)
+        return _batches(draw, int(tokenizer.pad_token_id), schedule.batch, seed, first, outcome=True)
 
-    fit(model, loss, batches, schedule, folder, log)
-    return model.eval()
+    _teach(model, batches, schedule, folder, log)
 
 
 def boundary_logits(model: Any, data: Sequence[Judged], pad: int, rows: int = 256) -> list[list[float]]:
@@ -144,22 +178,37 @@ def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def _teach(
+    model: Any,
+    batches: Callable[[int], Iterator[Any]],
+    schedule: Schedule,
+    folder: Path,
+    log: Callable[[int, float], None],
+) -> None:
+    import torch
+
+    def loss(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        ids, labels = batch
+        logits, known = _logits(model, ids), labels != NO_LABEL
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits[known], labels[known].float())
+
+    fit(model.train(), loss, batches, schedule, folder, log)
+    model.eval()
+
+
 def _batches(
-    data: Sequence[Judged], pad: int, schedule: Schedule, seed: int, first: int
+    draw: Callable[[random.Random, int], list[Judged]], pad: int, batch: int, seed: int, first: int, *, outcome: bool
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    chunk, skip = divmod(first, _BATCHES_A_CHUNK)
-    step = first
+    """Yield token ids and labels (batch, length) from batch number `first` on, without end."""
+    chunk, skip = divmod(first, BATCHES_A_CHUNK)
     while True:
         rng = random.Random(f"{seed} prm {chunk}")  # noqa: S311 - not a secret
-        drawn = rng.choices(data, k=schedule.batch * _BATCHES_A_CHUNK)
-        drawn.sort(key=lambda row: len(row.ids))
-        batches = [drawn[i : i + schedule.batch] for i in range(0, len(drawn), schedule.batch)]
+        drawn = sorted(draw(rng, batch * BATCHES_A_CHUNK), key=lambda row: len(row.ids))
+        batches = [drawn[i : i + batch] for i in range(0, len(drawn), batch)]
         rng.shuffle(batches)
         for rows in batches[skip:]:
-            outcome = step >= _OUTCOME_FROM * schedule.steps
             ids = padded([row.ids for row in rows], pad)
             yield ids, _labels(rows, ids, outcome=outcome)
-            step += 1
         chunk, skip = chunk + 1, 0
 
 

@@ -12,6 +12,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,23 +21,20 @@ import typer
 from ttc.embedded.corpus import Question, mixed_questions, questions
 from ttc.embedded.figures import draw, measure
 from ttc.embedded.policy import Sample, Schedule, as_llama, draw_samples, train_policy
-from ttc.embedded.prm import Calibration, boundary_logits, calibrate, judge, train_prm
+from ttc.embedded.prm import Calibration, boundary_logits, calibrate, judge, new_prm, teach_outcome, teach_process
 from ttc.embedded.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-POLICY = Schedule(steps=1500, batch=64, rate=4e-3)
-"""Short on purpose: a policy that hardly errs in arithmetic leaves nothing for votes or search to mend."""
-BASE = Schedule(steps=4000, batch=64, rate=4e-3)
-"""What the reward model starts from: the same training, longer, as judging a line takes knowing its result."""
-POLICY_PROBLEMS = 6000
+POLICY = Schedule(steps=3000, batch=64, rate=4e-3)
+PROBLEMS = 6000
 """Training problems of each difficulty of each family."""
-PRM = Schedule(steps=2000, batch=64, rate=2e-3)
-PRM_PROBLEMS = 1000
-PRM_SAMPLES = 2
-"""Samples of each of them at each temperature."""
-PRM_TEMPERATURES = (0.7, 1.0)
+PRM_PROCESS = Schedule(steps=1500, batch=64, rate=1e-3)
+PRM_OUTCOME = Schedule(steps=500, batch=64, rate=3e-4)
+SAMPLED_PROBLEMS = 1000
+"""Problems of each difficulty that the policy answers for the reward model; it has not been trained on them."""
+SAMPLES = 2
 CALIBRATION_PROBLEMS = 100
 CALIBRATION_SAMPLES = 4
 TEMPERATURE = 0.7
@@ -50,10 +48,17 @@ def train(
     out: Annotated[Path, typer.Option(help="Where the folders policy and prm are written.")] = Path("ttc/embedded"),
     work: Annotated[Path, typer.Option(help="What is unfinished; the same folder goes on.")] = Path("build/embedded"),
     seed: Annotated[int, typer.Option(help="Of the weights, the data and the samples.")] = 0,
+    policy_steps: Annotated[
+        int | None, typer.Option(min=100, help="Train only a policy, so long: a weaker sibling of the shipped one.")
+    ] = None,
 ) -> None:
     """Train the policy and its process reward model, and measure both."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    Recipe(work / f"seed-{seed}", seed).run(out)
+    if policy_steps is None:
+        Recipe(work / f"seed-{seed}", seed).run(out)
+    else:
+        schedule = replace(POLICY, steps=policy_steps)
+        Recipe(work / f"seed-{seed}-{policy_steps}", seed).policy(out, schedule)
 
 
 class Recipe:
@@ -67,19 +72,14 @@ class Recipe:
 
     def run(self, out: Path) -> None:
         """Do every stage that is not done, and write the two model folders."""
-        learnt = questions("train", POLICY_PROBLEMS, self.seed)
-        policy = train_policy(learnt, self.tokenizer, POLICY, self.seed, self.work / "policy", self._log("policy"))
-        self._write(policy, out / "policy")
-
-        base = train_policy(learnt, self.tokenizer, BASE, self.seed, self.work / "base", self._log("base"))
-
+        policy, learnt = self.policy(out, POLICY)
         known = {question.text for question in learnt}
-        fresh = [q for q in questions("train", PRM_PROBLEMS, self.seed + 1) if q.text not in known]
-        data = []
-        for i, temperature in enumerate(PRM_TEMPERATURES):
-            samples = self._samples(f"train-{temperature}", policy, fresh, PRM_SAMPLES, temperature, self.seed + i)
-            data += judge(fresh, samples, self.tokenizer)
-        prm = train_prm(base, data, self.tokenizer, PRM, self.seed, self.work / "prm", self._log("prm"))
+        fresh = [q for q in questions("train", SAMPLED_PROBLEMS, self.seed + 1) if q.text not in known]
+        samples = self._samples("train", policy, fresh, SAMPLES, TEMPERATURE, self.seed)
+        judged = judge(fresh, samples, self.tokenizer)
+        prm = new_prm(policy, self.tokenizer, self.seed)
+        teach_process(prm, learnt, self.tokenizer, PRM_PROCESS, self.seed, self.work / "process", self._log("process"))
+        teach_outcome(prm, judged, self.tokenizer, PRM_OUTCOME, self.seed, self.work / "outcome", self._log("outcome"))
 
         unseen = questions("validation", CALIBRATION_PROBLEMS, self.seed)
         samples = self._samples("validation", policy, unseen, CALIBRATION_SAMPLES, TEMPERATURE, self.seed)
@@ -93,7 +93,18 @@ class Recipe:
         seconds = {name: round(self._seconds(name)) for name in self._stages()}
         figures = {"seed": self.seed, "seconds": seconds, **figures}
         (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-        draw(figures, {name: self.work / f"{name}.jsonl" for name in ("policy", "base", "prm")}, out / "figures.png")
+        draw(
+            figures,
+            {name: self.work / f"{name}.jsonl" for name in ("policy", "process", "outcome")},
+            out / "figures.png",
+        )
+
+    def policy(self, out: Path, schedule: Schedule) -> tuple[Any, list[Question]]:
+        """Train a policy and write its folder; returns it, and the problems it has seen."""
+        learnt = questions("train", PROBLEMS, self.seed)
+        policy = train_policy(learnt, self.tokenizer, schedule, self.seed, self.work / "policy", self._log("policy"))
+        self._write(policy, out / "policy")
+        return policy, learnt
 
     @property
     def _pad(self) -> int:

@@ -9,7 +9,7 @@ import torch
 
 from ttc.embedded.corpus import IGNORED, mixed_questions, padded, questions, solution_batches
 from ttc.embedded.policy import Sample, Schedule, as_llama, draw_samples, fit
-from ttc.embedded.prm import NO_LABEL, boundary_logits, calibrate, judge
+from ttc.embedded.prm import LAYERS, NO_LABEL, boundary_logits, calibrate, judge, new_prm, teach_process
 from ttc.embedded.tokenizer import (
     CHARACTERS,
     CONTEXT_TOKENS,
@@ -81,7 +81,8 @@ def test_batches_are_the_same_from_any_start_and_teach_only_solutions():
             taught = TOKENIZER.decode([t for t in label if t != IGNORED])
             assert taught == solution + END
             asked = next(q for q in pool if q.text == question)
-            assert asked.is_right(solution)
+            slips = asked.family == "arithmetic"
+            assert asked.is_right(solution) or slips
 
 
 def test_the_mixture_is_what_a_sweep_runs_on():
@@ -175,6 +176,29 @@ def test_a_prefix_is_scored_by_its_last_token_alone(tiny):
             with torch.inference_mode():
                 alone = classifier(input_ids=torch.tensor([row.ids[: place + 1]])).logits[0, 0]
             assert logit == pytest.approx(float(alone), abs=1e-5)
+
+
+def test_an_untaught_reward_model_sees_what_the_policy_sees():
+    from transformers import Qwen2ForCausalLM
+
+    from ttc.embedded.policy import model_config
+
+    policy = Qwen2ForCausalLM(model_config(TOKENIZER)).float().eval()
+    model = new_prm(policy, TOKENIZER, 0)
+    ids = torch.tensor([ids_of(f"{QUESTION}1+2{SOLUTION}1+2=")])
+    with torch.inference_mode():
+        own, other = (m.model(input_ids=ids).last_hidden_state for m in (policy, model))
+    assert torch.allclose(own, other, atol=1e-5)
+    assert model.config.num_hidden_layers == LAYERS > policy.config.num_hidden_layers
+
+
+def test_a_reward_model_learns_what_a_slip_is(tiny, tmp_path):
+    """A few steps lower the loss."""
+    losses = []
+    pool = questions("train", 6, 0)
+    schedule = Schedule(steps=100, batch=16, rate=5e-3, warmup=5)
+    teach_process(tiny[1], pool, TOKENIZER, schedule, 0, tmp_path, lambda _, loss: losses.append(loss))
+    assert losses[-1] < losses[0]
 
 
 def test_the_folder_computes_the_same_and_keeps_its_tokenizer(tiny, tmp_path):
