@@ -1,7 +1,7 @@
 """Hostile programs reach nothing, at every level that this machine offers. The programs are in benchmarks/attacks.py."""
 
 import pytest
-from conftest import load_attacks
+from attack_script import load_attacks
 
 attacks = load_attacks()
 OFFERED = attacks.offered()
