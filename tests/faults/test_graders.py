@@ -45,7 +45,7 @@ def test_each_costs_its_own_problem_and_no_process_is_left(folder):
     config = {"tasks": [{"name": "risky.py:Risky", "data": "rows.jsonl"}], "models": ["fake"], "budgets": [400],
               "strategies": ["self-consistency"], "grade_timeout_s": 3, "max_errors": "1"}  # fmt: skip
     (folder / "c.yaml").write_text(json.dumps(config))
-    words = [sys.executable, "-m", "ttc", "sweep", "c.yaml", "--out", "run", "--display", "none"]
+    words = [sys.executable, "-m", "ttc", "sweep", "c.yaml", "--trust-config", "--out", "run", "--display", "none"]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as run:
