@@ -171,9 +171,11 @@ def test_rate_limits_and_server_errors_are_answered_elsewhere(stubs):
 
     drawn, statistics = run(using(pool_of(stubs), work))
     assert [c.tokens for c in drawn] == alone(ASKED)
-    assert [s.moved for s in statistics] == [1, 2, 0]
+    assert statistics[0].moved == 1
+    assert statistics[1].moved in (1, 2)  # it is asked again only if the others take longer than its rest
+    assert statistics[2].moved == 0
     assert statistics[0].requests == 0  # its first request was refused, and it was left alone from then on
-    assert statistics[1].requests > 0
+    assert sum(s.requests for s in statistics) == len(ASKED)
     assert [s.losses for s in statistics] == [0, 0, 0]
 
 
