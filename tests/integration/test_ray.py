@@ -150,6 +150,7 @@ def test_a_killed_worker_costs_only_its_calls(cluster, here, alone):
     found = swept(here / "out", 2, after=PROBLEMS + 3)
     assert found.tables == alone
     check_once(found)
+    assert any("worker 1" in line for line in found.warnings)
     assert [member.losses for member in found.statistics] == [1, 0]
 
 
