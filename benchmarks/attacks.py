@@ -39,7 +39,7 @@ import os, sys
 def attempt(what):
     try:
         got = what()
-    except BaseException as error:
+    except BaseException as error:  # whatever stops it, exits included, is what the table shows
         print("REFUSED", f"{type(error).__name__}: {error}"[:120], flush=True)
     else:
         print("GOT", repr(got)[:120], flush=True)

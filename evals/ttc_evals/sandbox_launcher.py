@@ -238,7 +238,7 @@ def _fork_runner(job: dict[str, Any], report: int, others: int) -> int:
             _run(job["sources"], job["nonce"], report)
             sys.stdout.flush()
         except OSError as error:  # before "ready" it says why this level cannot be had
-            print(error)  # noqa: T201
+            print(error)  # noqa: T201 - to the caller, which reads it from this pipe
             sys.stdout.flush()
         finally:
             os._exit(1)
