@@ -101,6 +101,10 @@ def _own_root(size: int) -> None:
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
     root = Path.cwd()
     _mount("tmpfs", str(root), "tmpfs", 0, f"size={size},nr_inodes=4096,mode=755")
+    for name in ("proc", "tmp"):
+        (root / name).mkdir()
+    # Before the rest: an environment below /tmp would lie hidden under it.
+    _mount("tmpfs", str(root / "tmp"), "tmpfs", MS_NOSUID | MS_NODEV, f"size={size},nr_inodes=4096,mode=1777")
     for path in (*_visible(), *DEVICES):
         place = root / path[1:]
         if Path(path).is_symlink() and Path(path).is_dir():
@@ -116,9 +120,6 @@ def _own_root(size: int) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.touch()
         _mount(path, str(place), None, MS_BIND | MS_REC)
-    for name in ("proc", "tmp"):
-        (root / name).mkdir(exist_ok=True)
-    _mount("tmpfs", str(root / "tmp"), "tmpfs", MS_NOSUID | MS_NODEV, f"size={size},nr_inodes=4096,mode=1777")
     os.chdir(root)
     _set_read_only(".", on=True, recursive=True)
     _set_read_only("tmp", on=False, recursive=False)

@@ -30,7 +30,9 @@ COMPARED = ("answer", "correct", "status", "stop_reason", "grant_tokens", "compl
 
 def test_text_without_the_model_is_text_with_it(engine: VLLMEngine, tiny_model: Path, loop: EngineLoop) -> None:
     alone = VLLMEngine(VLLMOptions(model=str(tiny_model), dtype="float32", kv_cache_gib=0.25))
+    before = dict(os.environ)
     loop.run(alone.start_text(), timeout_s=300.0)
+    assert dict(os.environ) == before
     assert alone.fingerprint == engine.fingerprint
     messages = [Message("user", "What is 12 + 30?\n\nÄ \U0001f600")]
     prompt = alone.render(messages)

@@ -22,7 +22,7 @@ from ttc.engines.fingerprint import (
     weights_sha256,
 )
 from ttc.engines.vllm_core import Loaded, VLLMCore, one_line
-from ttc.engines.vllm_profile import VLLMOptions, engine_arguments, engine_fingerprint, set_environment
+from ttc.engines.vllm_profile import VLLMOptions, engine_arguments, engine_fingerprint, restored_environment, set_environment
 
 
 @dataclass(slots=True)
@@ -261,11 +261,12 @@ class VLLMEngine:
 
 def load_tokenizer(folder: str, label: str) -> Any:
     """Return a model's tokenizer as vLLM loads it, without the model. Raises EngineError with its cause."""
-    set_environment()
     try:
-        from vllm.tokenizers import get_tokenizer
+        with restored_environment():
+            set_environment()
+            from vllm.tokenizers import get_tokenizer
 
-        return get_tokenizer(folder)
+            return get_tokenizer(folder)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         raise EngineError(f"the tokenizer of {label!r} cannot be loaded: {one_line(error)}") from error
 

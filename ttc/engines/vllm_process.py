@@ -20,6 +20,8 @@ from pathlib import Path
 
 import psutil
 
+from ttc.engines.vllm_profile import restored_environment
+
 _LAUNCHER = Path(__file__).with_name("vllm_launch.sh")
 _ERROR_LINE = re.compile(r"(?:^|[\s\]])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)): (\S.*)$")
 _SYMPTOMS = re.compile(
@@ -59,15 +61,14 @@ class CoreProcesses:
             resource_tracker.ensure_running()  # shared by the whole program, so not through the launcher
             self._others = {child.pid for child in psutil.Process().children()}
             plain = multiprocessing.spawn.get_executable()
-            before = dict(os.environ)
-            os.environ.update(variables)
             if os.access(_LAUNCHER, os.X_OK):
                 multiprocessing.spawn.set_executable(str(_LAUNCHER))
             try:
-                yield
+                with restored_environment():
+                    os.environ.update(variables)
+                    yield
             finally:
                 multiprocessing.spawn.set_executable(plain)
-                _restore_environment(before)  # vLLM sets LD_PRELOAD, which would reach every later subprocess
                 self._find_groups()
                 self._others = None
                 self._path.unlink(missing_ok=True)  # open here and there: a killed owner leaves no file behind
@@ -121,11 +122,3 @@ def _group(pid: int) -> int | None:
         return os.getpgid(pid)
     except ProcessLookupError:
         return None
-
-
-def _restore_environment(before: dict[str, str]) -> None:
-    for name in os.environ.keys() - before.keys():
-        del os.environ[name]
-    for name, value in before.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -122,8 +123,22 @@ def engine_fingerprint(options: VLLMOptions, content: str) -> str:
     return f"{content}+{identity(numerics)}"
 
 
+@contextmanager
+def restored_environment() -> Iterator[None]:
+    """Put the environment back afterwards: vLLM sets LD_PRELOAD, which would reach every later subprocess."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        for name, value in before.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
+
+
 def set_environment() -> None:
-    """Set what vLLM reads from the environment; what the user has set stays."""
+    """Set what vLLM reads from the environment, inside `restored_environment`; what the user has set stays."""
     defaults = {
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # the default is stdout, which carries results
