@@ -15,7 +15,8 @@ from ttc.api import Silent, make_plan, portable
 from ttc.cli.main import _with_values, run
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.specs import ModelSpec
-from ttc.engines.ray_workers import Fleet, RayOptions, join_cluster
+from ttc.core.types import GenRequest
+from ttc.engines.ray_workers import Fleet, RayOptions, Worker, join_cluster
 from ttc.report.aggregate import compact
 from ttc.run.plan import spec_id
 from ttc.run.sweep import run_sweep
@@ -65,20 +66,21 @@ def config(**more):
     }
 
 
-class Watching:
-    """Kills a worker's process when so many problems are finished."""
+@pytest.fixture
+def dying(monkeypatch):
+    """The first worker's process is killed as it is asked its fifth question, which therefore is never answered."""
+    asks, ask = [], Worker.ask
 
-    def __init__(self, fleet, after):
-        self.fleet, self.left, self.killed, self.quiet = fleet, after, [], Silent()
+    async def watched(worker, model, asked):
+        if worker.label == "worker 1" and isinstance(asked, GenRequest):
+            asks.append(asked)
+            if len(asks) == 5:
+                os.kill(worker.pid, signal.SIGKILL)
+        return await ask(worker, model, asked)
 
-    def __getattr__(self, name):
-        return getattr(self.quiet, name)
-
-    def problem_finished(self, cell, row):
-        self.left -= 1
-        if self.left == 0:
-            self.killed.append(self.fleet.workers[0].pid)
-            os.kill(self.killed[0], signal.SIGKILL)
+    monkeypatch.setattr(Worker, "ask", watched)
+    yield
+    assert len(asks) >= 5
 
 
 @dataclass
@@ -91,11 +93,10 @@ class Run:
     statistics: list
 
 
-def swept(out, workers=None, after=0, **more):
-    """Run the sweep, without a report; a worker is killed `after` so many problems."""
+def swept(out, workers=None, **more):
+    """Run the sweep, without a report."""
     plan = make_plan(config(**more), None if workers is None else RayOptions(workers=workers))
     engine, heard, counted = plan.benches[0].engine, [], []
-    observer = Silent()
     if workers is not None:
         release = engine.fleet.release
 
@@ -105,15 +106,12 @@ def swept(out, workers=None, after=0, **more):
             await release(pool)
 
         engine.fleet.release = told
-        if after:
-            observer = Watching(engine.fleet, after)
     folder = RunDir(out)
     folder.open_for_writing(portable(plan.config), spec_id(plan.cells))
     try:
-        assert asyncio.run(run_sweep(plan, folder, observer))
+        assert asyncio.run(run_sweep(plan, folder, Silent()))
     finally:
         folder.close()
-    assert not after or len(observer.killed) == 1
     compact(folder)
     rows = [json.loads(line) for line in (out / "journal" / "main.jsonl").read_text().splitlines()]
     return Run(tables(out), [row for row in rows if "problem_id" in row], heard, counted)
@@ -145,17 +143,16 @@ def test_workers_give_the_table_of_a_run_without_ray(cluster, here, alone, worke
     assert all(member.requests > 0 for member in found.statistics)
 
 
-@pytest.mark.soak  # on a fast machine the run may end before the kill
-def test_a_killed_worker_costs_only_its_calls(cluster, here, alone):
-    found = swept(here / "out", 2, after=PROBLEMS + 3)
+def test_a_killed_worker_costs_only_its_calls(cluster, here, alone, dying):
+    found = swept(here / "out", 2)
     assert found.tables == alone
     check_once(found)
     assert any("worker 1" in line for line in found.warnings)
     assert [member.losses for member in found.statistics] == [1, 0]
 
 
-def test_the_only_worker_is_replaced(cluster, here, alone):
-    found = swept(here / "out", 1, after=2)
+def test_the_only_worker_is_replaced(cluster, here, alone, dying):
+    found = swept(here / "out", 1)
     assert found.tables == alone
     check_once(found)
     assert found.statistics[0].losses == 1

@@ -73,10 +73,10 @@ class PoolOptions:
     """Failed health checks in a row after which a server is lost that no request found unreachable."""
     patience_s: float = 60.0
     """How long requests wait for any server to come back before they fail."""
-
-
-_FIRST_REST_S, _LONGEST_REST_S = 0.5, 60.0
-"""Rest of a server after a failure: doubled each time, or as Retry-After says; never longer."""
+    first_rest_s: float = 0.5
+    """Rest of a server after a failure, doubled by every further one, or as Retry-After says ..."""
+    longest_rest_s: float = 60.0
+    """... but never longer than this."""
 
 
 @dataclass(slots=True)
@@ -255,11 +255,11 @@ class Pool(Generic[E]):
             return
         now = asyncio.get_running_loop().time()
         if member.rests_until <= now:  # requests that fail together are one failure
-            rest_s = _FIRST_REST_S * 2 ** min(member.failures, 10)
+            rest_s = self.options.first_rest_s * 2 ** min(member.failures, 10)
             if isinstance(error, RateLimitedError) and error.retry_after_s is not None:
                 rest_s = error.retry_after_s
             member.failures += 1
-            member.rests_until = now + min(rest_s, _LONGEST_REST_S)
+            member.rests_until = now + min(rest_s, self.options.longest_rest_s)
         if error.fatal:
             member.up = False
             member.doubted.set()
@@ -303,9 +303,8 @@ class Pool(Generic[E]):
     def _lose(self, member: _Member[E]) -> None:
         member.up, member.lost = False, True
         member.statistics.losses += 1
-        count = len(member.calls)
         self.warnings.append(
-            f"{self.label}: {member.statistics.host} is lost; {count} requests go to the other servers"
+            f"{self.label}: {member.statistics.host} is lost; its requests go to the other servers"
         )
         for call in list(member.calls):
             call.cancel()

@@ -36,6 +36,8 @@ class Stub:
     """Completions made at once; others wait."""
     build: str = "stub-1"
     mood: Mood = "well"
+    turns: tuple[int, Mood] | None = None
+    """After so many completions the mood it is in, whatever else has been begun."""
     failures: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     """Status and headers of the next refusals of completions and scores, first to last."""
     prompts: list[str] = field(default_factory=list)
@@ -51,6 +53,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, stub: Stub, port: int) -> None:
         self.stub, self.engine = stub, FakeEngine()
         self.slots = threading.Semaphore(stub.slots)
+        self.counting = threading.Lock()
         self.released = threading.Event()
         super().__init__(("127.0.0.1", port), _Handler)
 
@@ -66,7 +69,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
         answer = self._answer(body)
-        if answer is None or self.server.stub.mood == "dead":
+        if self.server.stub.mood == "stalled":
+            self.server.released.wait()
+        if answer is None or self.server.stub.mood != "well":
             self.close_connection = True
             return
         status, headers, content = answer
@@ -87,8 +92,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: dict[str, Any]) -> tuple[int, dict[str, str], Any] | None:
         stub = self.server.stub
         if stub.mood != "well":
-            if stub.mood == "stalled":
-                self.server.released.wait()
             return None
         if self.path in ("/v1/completions", "/pooling") and stub.failures:
             status, headers = stub.failures.pop(0)
@@ -123,7 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
             prompt = Prompt((Message("user", text),), tuple(body["prompt"]))
             request = GenRequest("", prompt, sampling, body["max_tokens"], body.get("seed") or 0, 0)
             (said,) = asyncio.run(self.server.engine.generate([request]))
-        stub.answered += 1
+        with self.server.counting:
+            if stub.turns is not None and stub.answered == stub.turns[0]:
+                stub.mood = stub.turns[1]
+            else:
+                stub.answered += 1
         usage = {"prompt_tokens": len(text), "completion_tokens": said.usage.completion}
         choice = {
             "index": 0,
