@@ -90,14 +90,16 @@ def test_a_file_that_would_run_or_write_something_needs_trust(text, folder, caps
     (folder / "evil.py").write_text(RUNS_CODE)
     lines = [line for line in BASE.splitlines() if line.partition(":")[0] != text.partition(":")[0]]
     (folder / "c.yaml").write_text("\n".join([*lines, text]))
-    assert run(["sweep", "c.yaml", "--dry-run"]) == 2
-    assert "--trust-config" in capsys.readouterr().err
+    for words in (["sweep", "c.yaml", "--dry-run"], ["plan", "c.yaml", "--throughput", "100"]):
+        assert run(words) == 2
+        assert "--trust-config" in capsys.readouterr().err
 
 
 def test_trust_is_the_users_to_give(folder, tmp_path):
     (folder / "mine.py").write_text("from ttc_strategies.single import Greedy\nclass Mine(Greedy): pass\n")
     (folder / "c.yaml").write_text(BASE.replace("greedy", "'mine.py:Mine'"))
     assert run(["sweep", "c.yaml", "--dry-run", "--trust-config"]) == 0
+    assert run(["plan", "c.yaml", "--throughput", "100", "--trust-config"]) == 0
     # Named on the command line it is the user's own choice.
     (folder / "c.yaml").write_text(BASE)
     assert run(["sweep", "c.yaml", "--strategies", "mine.py:Mine", "--dry-run"]) == 0

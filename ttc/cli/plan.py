@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ttc.cli.sweep import TrustConfig, file_values, override_tasks
 from ttc.core.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -36,14 +37,14 @@ def plan(
     from_run: Annotated[Path | None, typer.Option(help="A finished run: its lengths and its tokens a second.")] = None,
     throughput: Annotated[float | None, typer.Option(help="Measured completion tokens a second.")] = None,
     price_per_hour: Annotated[float | None, typer.Option(min=0, help="Price of one accelerator's hour.")] = None,
+    trust_config: TrustConfig = False,
 ) -> None:
     """Estimate the tokens, hours, memory and price of a sweep, and say what was assumed."""
     from ttc.api import completed
-    from ttc.cli.sweep import file_values, override_tasks
     from ttc.core.specs import parse_config
     from ttc.run.projection import Machine, memory, planned_cells, workload
 
-    values = file_values(config)
+    values = file_values(config, trusted=trust_config)
     flags = {"models": model and [model], "strategies": strategies, "budgets": budgets, "limit": limit}
     values.update({key: value for key, value in flags.items() if value is not None})
     if max_tokens is not None:

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 RAY = "Hold the models in workers on a Ray cluster: HOST:PORT, auto, or no value to start one here."
 RAY_WORKERS = "Workers on it; as many as its GPUs hold, else one a machine."
-
-
 SANDBOX = "Weakest isolation that code may run in: namespaces, landlock, filter or limits."
+
+TrustConfig = Annotated[
+    bool,
+    typer.Option("--trust-config", help="Let the YAML file run Python files, write a cache anywhere, be sent keys."),
+]
 
 
 class Display(StrEnum):
@@ -76,12 +79,7 @@ def sweep(
         bool | None, typer.Option("--allow-code-execution", help="Let tasks run model-written code in a sandbox.")
     ] = None,
     sandbox: Annotated[str | None, typer.Option(help=SANDBOX)] = None,
-    trust_config: Annotated[
-        bool,
-        typer.Option(
-            "--trust-config", help="Let the YAML file run Python files, write a cache anywhere, be sent keys."
-        ),
-    ] = False,
+    trust_config: TrustConfig = False,
     track: Annotated[
         list[str] | None, typer.Option(help="Also log the run: wandb:PROJECT, mlflow:EXPERIMENT, trackio:PROJECT.")
     ] = None,
