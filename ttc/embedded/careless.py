@@ -8,6 +8,9 @@ numbers are; the reward model learns to see slips, and bad moves in countdown.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from os.path import commonprefix
+from typing import NamedTuple
 
 from ttc_evals import arithmetic, countdown
 from ttc_evals.generated import Expression, parse_expression
@@ -20,16 +23,25 @@ _BAD_MOVE = 0.25
 _BAD_RESULT = 0.15
 
 
-def arithmetic_solution(question: str, rng: random.Random) -> str:
+class Careless(NamedTuple):
+    """A solution, and where it goes wrong."""
+
+    text: str
+    wrong_from: int | None
+    """Index in `text` of the first character that no right solution has there; None where it is right to its end.
+    A countdown move that loses the target is wrong from its `=` on."""
+
+
+def arithmetic_solution(question: str, rng: random.Random) -> Careless:
     """Return a solution by the leftmost possible operation, as the reference, some lines with a wrong result.
 
     What follows a slip is worked out from the wrong result. Raises DataError where the question is no expression.
     """
     value, lines = _work_out(parse_expression(question, arithmetic.OPERATIONS), rng)
-    return "\n".join([*lines, rf"\boxed{{{value}}}"])
+    return _careless(lines, value)
 
 
-def countdown_solution(question: str, rng: random.Random) -> str:
+def countdown_solution(question: str, rng: random.Random) -> Careless:
     """Return a solution, some of whose moves lose the target, and some of whose results are wrong.
 
     Raises DataError where the question is not one of the task.
@@ -39,25 +51,47 @@ def countdown_solution(question: str, rng: random.Random) -> str:
     while len(numbers) > 1:
         moves = list(countdown.moves(numbers))
         good = [move for move in moves if countdown.is_reachable(move[2], target)]
-        plan, result, after = rng.choice(good if good and rng.random() > _BAD_MOVE else moves)
+        move = rng.choice(good if good and rng.random() > _BAD_MOVE else moves)
+        plan, result, numbers = move
+        due = _countdown_line(plan, result, numbers)
         if rng.random() < _BAD_RESULT:
             wrong = max(0, result + rng.choice(_OFFSETS))
-            rest = list(after)
+            rest = list(numbers)
             rest.remove(result)
-            result, after = wrong, tuple(sorted([*rest, wrong]))
-        numbers = after
-        lines.append(f"{plan}={result}, left {' '.join(map(str, numbers))}")
-    return "\n".join([*lines, rf"\boxed{{{rng.choice([target, numbers[0]])}}}"])
+            result, numbers = wrong, tuple(sorted([*rest, wrong]))
+        lines.append(_Line(_countdown_line(plan, result, numbers), due if move in good else plan))
+    return _careless(lines, rng.choice([target, numbers[0]]))
 
 
-def _work_out(expression: Expression, rng: random.Random) -> tuple[int, list[str]]:
+class _Line(NamedTuple):
+    written: str
+    due: str
+    """The same, or what is right of it and its right continuation."""
+
+
+def _careless(lines: Sequence[_Line], value: int) -> Careless:
+    text = "\n".join([*(line.written for line in lines), rf"\boxed{{{value}}}"])
+    start = 0
+    for written, due in lines:
+        if written != due:
+            return Careless(text, start + len(commonprefix([f"{written}\n", f"{due}\n"])))
+        start += len(written) + 1
+    return Careless(text, None)
+
+
+def _countdown_line(plan: str, result: int, left: Sequence[int]) -> str:
+    return f"{plan}={result}, left {' '.join(map(str, left))}"
+
+
+def _work_out(expression: Expression, rng: random.Random) -> tuple[int, list[_Line]]:
     if isinstance(expression, int):
         return expression, []
     left, before = _work_out(expression[0], rng)
     right, between = _work_out(expression[2], rng)
     operation = expression[1]
-    result = left + right if operation == "+" else left - right if operation == "-" else left * right
+    due = result = left + right if operation == "+" else left - right if operation == "-" else left * right
     largest = max(abs(left), abs(right), abs(result))
     if rng.random() < next((chance for bound, chance in SLIPS if largest < bound), SLIPS[-1][1]):
         result += rng.choice(_OFFSETS)
-    return result, [*before, *between, f"{left}{operation}{right}={result}"]
+    plan = f"{left}{operation}{right}="
+    return result, [*before, *between, _Line(f"{plan}{result}", f"{plan}{due}")]

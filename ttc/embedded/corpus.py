@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ttc.core.types import Example
 from ttc.embedded import careless
+from ttc.embedded.careless import Careless
 from ttc_evals import arithmetic, countdown
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Question(NamedTuple):
             return arithmetic.reference_solution(self.text)
         return countdown.reference_solution(self.text, rng)
 
-    def careless_solution(self, rng: random.Random) -> str:
+    def careless_solution(self, rng: random.Random) -> Careless:
         """Return a solution of somebody who slips: what the policy learns in arithmetic, and the reward model to see."""
         write = careless.arithmetic_solution if self.family == "arithmetic" else careless.countdown_solution
         return write(self.text, rng)
@@ -84,7 +85,7 @@ def solution_batches(
         rng = random.Random(f"{seed} {chunk}")  # noqa: S311 - not a secret
         drawn = rng.choices(pool, weights, k=batch * BATCHES_A_CHUNK)
         prompts = encode_questions(drawn, tokenizer)
-        texts = [q.careless_solution(rng) if q.family == "arithmetic" else q.solution(rng) for q in drawn]
+        texts = [q.careless_solution(rng).text if q.family == "arithmetic" else q.solution(rng) for q in drawn]
         solutions = [[*ids, tokenizer.eos_token_id] for ids in encode(texts, tokenizer)]
         order = sorted(range(len(drawn)), key=lambda i: len(prompts[i]) + len(solutions[i]))
         batches = [order[i : i + batch] for i in range(0, len(order), batch)]

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ttc.embedded.careless import Careless
 from ttc.embedded.corpus import BATCHES_A_CHUNK, Question, encode, encode_questions, padded, shares
 from ttc.embedded.policy import Sample, Schedule, fit, model_config
 
@@ -72,6 +74,24 @@ def judge(
     return judged
 
 
+def judge_careless(
+    asked: Sequence[Question], written: Sequence[Careless], tokenizer: PreTrainedTokenizerFast
+) -> list[Judged]:
+    """Label every token of careless solutions, the end token too: whether the text is right up to it."""
+    words = {i: word for word, i in tokenizer.get_vocab().items()}
+    judged = []
+    texts = encode([solution.text for solution in written], tokenizer)
+    for question, prompt, tokens, solution in zip(
+        asked, encode_questions(asked, tokenizer), texts, written, strict=True
+    ):
+        ids = [*prompt, *tokens, int(tokenizer.eos_token_id)]
+        ends = [*accumulate(len(words[token]) for token in tokens), len(solution.text) + 1]
+        wrong_from = ends[-1] if solution.wrong_from is None else solution.wrong_from
+        right = [end <= wrong_from for end in ends]
+        judged.append(Judged(question, ids, list(range(len(prompt), len(ids))), right, right[-1]))
+    return judged
+
+
 def new_prm(policy: Any, tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
     """Return an untaught reward model on the body of a policy, in float32.
 
@@ -101,13 +121,12 @@ def teach_process(
     folder: Path,
     log: Callable[[int, float], None],
 ) -> None:
-    """Teach a reward model which prefixes of careless solutions of `pool` are right; `folder` as for a policy."""
+    """Teach a reward model up to which token careless solutions of `pool` are right; `folder` as for a policy."""
     weights = shares(pool)
 
     def draw(rng: random.Random, count: int) -> list[Judged]:
         asked = rng.choices(pool, weights, k=count)
-        written = encode([question.careless_solution(rng) for question in asked], tokenizer)
-        return judge(asked, [[Sample(tokens, ended=True)] for tokens in written], tokenizer)
+        return judge_careless(asked, [question.careless_solution(rng) for question in asked], tokenizer)
 
     def batches(first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return _batches(draw, int(tokenizer.pad_token_id), schedule.batch, seed, first, outcome=False)

@@ -9,7 +9,7 @@ import torch
 
 from ttc.embedded.corpus import IGNORED, mixed_questions, padded, questions, solution_batches
 from ttc.embedded.policy import Sample, Schedule, as_llama, draw_samples, fit
-from ttc.embedded.prm import LAYERS, NO_LABEL, boundary_logits, calibrate, judge, new_prm, teach_process
+from ttc.embedded.prm import LAYERS, NO_LABEL, boundary_logits, calibrate, judge, judge_careless, new_prm, teach_process
 from ttc.embedded.tokenizer import (
     CHARACTERS,
     CONTEXT_TOKENS,
@@ -163,6 +163,19 @@ def test_labels_at_the_boundaries(text, ended, right, ends_right):
     assert (row.right, row.ends_right) == (right, ends_right)
     marks = [TOKENIZER.decode([row.ids[place]]) for place in row.boundaries]
     assert marks == (["=", "\n"] * 3)[: text.count("=") + text.count("\n")] + [END] * ended
+
+
+def test_labels_of_careless_solutions_are_those_at_the_boundaries():
+    rng = random.Random(0)
+    asked = questions("test", 20, 0)
+    written = [question.careless_solution(rng) for question in asked]
+    for question, solution, row in zip(asked, written, judge_careless(asked, written, TOKENIZER), strict=True):
+        exact = judge([question], [[Sample(ids_of(solution.text), True)]], TOKENIZER)[0]
+        assert (row.ids, row.ends_right) == (exact.ids, exact.ends_right)
+        labels = dict(zip(row.boundaries, row.right, strict=True))
+        assert [labels[place] for place in exact.boundaries] == exact.right
+        assert row.right == sorted(row.right, reverse=True)  # what went wrong stays wrong
+        assert len(labels) == len(ids_of(solution.text)) + 1
 
 
 def test_a_prefix_is_scored_by_its_last_token_alone(tiny):

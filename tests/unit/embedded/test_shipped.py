@@ -1,0 +1,59 @@
+"""The shipped reward model knows a right step from a corrupted one; what it achieves beyond that is in figures.json."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from ttc.embedded.corpus import mixed_questions
+from ttc.embedded.policy import Sample
+from ttc.embedded.prm import boundary_logits, judge
+from ttc.embedded.tokenizer import load_tokenizer
+
+FOLDER = Path(__file__).parents[3] / "ttc" / "embedded"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(FOLDER / "prm", dtype=torch.float32).eval()
+    return model, load_tokenizer(FOLDER / "policy")
+
+
+def corrupted(line, rng):
+    """Return a line whose result is off by a little."""
+    plan, _, rest = line.partition("=")
+    result, comma, left = rest.partition(",")
+    wrong = int(result) + rng.choice([-10, -2, -1, 1, 2, 10])
+    if comma:
+        numbers = left.removeprefix(" left ").split(" ")
+        numbers[numbers.index(result)] = str(abs(wrong))
+        return f"{plan}={abs(wrong)}, left {' '.join(sorted(numbers, key=int))}"
+    return f"{plan}={wrong}"
+
+
+def test_a_right_step_scores_above_a_corrupted_one(shipped):
+    model, tokenizer = shipped
+    rng = random.Random(0)
+    pairs = []
+    for question in mixed_questions("test", 60, 0):
+        lines = question.solution(rng).split("\n")[:-1]
+        place = rng.randrange(len(lines))
+        good = "\n".join(lines[: place + 1]) + "\n"
+        bad = "\n".join([*lines[:place], corrupted(lines[place], rng)]) + "\n"
+        assert question.is_right(good) and not question.is_right(bad)
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (good, bad)]
+        data = judge([question], [[Sample(row, ended=False) for row in ids]], tokenizer)
+        scores = [row[-1] for row in boundary_logits(model, data, int(tokenizer.pad_token_id))]
+        pairs.append(scores[0] > scores[1])
+    assert sum(pairs) >= 0.9 * len(pairs)
+
+
+def test_both_models_are_small_and_together_below_16_mb():
+    files = [path for name in ("policy", "prm") for path in (FOLDER / name).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 16e6
+    figures = json.loads((FOLDER / "figures.json").read_text())
+    assert figures["prm"]["auroc_steps"] >= 0.8
