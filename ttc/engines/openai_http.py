@@ -55,6 +55,8 @@ class OpenAIOptions:
     api_key: str | None = None
     """None reads OPENAI_API_KEY; a server without keys needs neither."""
     timeout_s: float = 600.0
+    text_timeout_s: float = 10.0
+    """Of turning text into tokens and back, which nothing else runs beside."""
     max_retries: int = 5
     """Of rate limits, server errors and lost connections, with growing waits or as Retry-After says."""
     max_concurrency: int = 256
@@ -107,8 +109,9 @@ class OpenAIEngine:
             base_url=options.base_url, api_key=self._key, timeout=options.timeout_s, max_retries=options.max_retries
         )
         self._blocking = OpenAI(
-            base_url=options.base_url, api_key=self._key, timeout=options.timeout_s, max_retries=options.max_retries
+            base_url=options.base_url, api_key=self._key, timeout=options.text_timeout_s, max_retries=options.max_retries
         )
+        self._slots = asyncio.Semaphore(options.max_concurrency)  # belongs to the loop that first waits for it
         try:
             await self._find_model(self._client)
             self._takes_tokens = await self._probe_tokens(self._client)
@@ -368,7 +371,7 @@ class OpenAIEngine:
         try:
             answer: Any = self._blocking.post(f"{self._root}/{path}", cast_to=object, body=body)
         except (OpenAIError, ValueError) as error:
-            raise self._told(error) from None
+            raise self._told(error, self._options.text_timeout_s) from None
         if not isinstance(answer, dict):
             raise EngineError(f"{self.host}/{path} answered with something else than JSON", retryable=True)
         return answer
@@ -381,7 +384,7 @@ class OpenAIEngine:
         text: str = self._post_now("detokenize", {"model": self._options.model, "tokens": tokens})["prompt"]
         return text
 
-    def _told(self, error: Exception) -> EngineError:
+    def _told(self, error: Exception, timeout_s: float | None = None) -> EngineError:
         """Say in one line what went wrong, without the key."""
         import openai
 
@@ -393,7 +396,7 @@ class OpenAIEngine:
         status = getattr(error, "status_code", None)
         if isinstance(error, openai.APITimeoutError):
             return EngineError(
-                f"{self.host} gave no answer within {options.timeout_s:g} s",
+                f"{self.host} gave no answer within {timeout_s or options.timeout_s:g} s",
                 "ask for fewer tokens, raise the time limit, or look at the server",
                 retryable=True,
             )

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from ttc.core.errors import ConfigError, EngineError
+from ttc.core.errors import ConfigError, EngineError, TtcError
 from ttc.core.identity import identity
 from ttc.core.protocols import Capability
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens
@@ -29,8 +29,6 @@ from ttc.engines.rewards import RewardFormat, Scored
 
 class Endpoint(Protocol):
     """One server of a pool."""
-
-    fingerprint: str
 
     @property
     def host(self) -> str:
@@ -115,15 +113,16 @@ class _Member(Generic[E]):
 class Pool(Generic[E]):
     """Deals calls to servers and minds their health. `warnings` says what a user should know."""
 
-    def __init__(self, endpoints: Sequence[E], label: str, options: PoolOptions) -> None:
+    def __init__(self, endpoints: Sequence[E], label: str, options: PoolOptions, noun: str = "server") -> None:
         hosts = [endpoint.host for endpoint in endpoints]
         if twice := [host for host in hosts if hosts.count(host) > 1]:
-            raise ConfigError(f"{twice[0]} stands twice in one pool", "name each server once")
-        self.label, self.options = label, options
+            raise ConfigError(f"{twice[0]} stands twice in one pool", f"name each {noun} once")
+        self.label, self.options, self.noun = label, options, noun
         self.members = [_Member(endpoint, EndpointStatistics(endpoint.host)) for endpoint in endpoints]
         self.warnings: list[str] = []
         self._watchers: list[asyncio.Task[None]] = []
         self._back = asyncio.Event()
+        """Set when a server is taken back."""
 
     @property
     def up(self) -> list[E]:
@@ -136,6 +135,9 @@ class Pool(Generic[E]):
         Raises:
             EngineError: none can be reached, one refuses, or two offer different things.
         """
+        self._back = asyncio.Event()  # an event belongs to the loop that first waits for it, and a pool may start again
+        for member in self.members:
+            member.doubted = asyncio.Event()
         found = await asyncio.gather(*(member.endpoint.start() for member in self.members), return_exceptions=True)
         try:
             self._take(found)
@@ -156,7 +158,7 @@ class Pool(Generic[E]):
                 member.up = True
             else:
                 member.lost = True
-                self.warnings.append(f"{self.label}: {failure}; its requests go to the other servers")
+                self.warnings.append(f"{self.label}: {failure}; its requests go to the other {self.noun}s")
 
     async def close(self) -> None:
         """Close every connection. Doing it twice is no error."""
@@ -167,7 +169,10 @@ class Pool(Generic[E]):
                 await asyncio.wait([watcher], timeout=1.0)
         for member in self.members:
             member.up = False
-            await member.endpoint.close()
+        closed = await asyncio.gather(*(member.endpoint.close() for member in self.members), return_exceptions=True)
+        for failure in closed:
+            if failure is not None:
+                raise failure
 
     async def call(self, key: str, work: Callable[[E], Awaitable[R]]) -> tuple[R, EndpointStatistics]:
         """Have one server do the work, another one where it cannot; returns its statistics to be filled in.
@@ -187,7 +192,7 @@ class Pool(Generic[E]):
                 tried.append(member)
                 if len(tried) >= self.options.max_retries + len(self.members):
                     raise EngineError(
-                        f"{error.message} (tried {len(tried)} times on {len(self.members)} servers)",
+                        f"{error.message} (tried {len(tried)} times on {len(self.members)} {self.noun}s)",
                         error.hint,
                         retryable=True,
                         usage=error.usage,
@@ -198,10 +203,16 @@ class Pool(Generic[E]):
             return result, member.statistics
 
     def now(self, work: Callable[[E], R]) -> R:
-        """Have the first server that can do a small piece of work at once. Raises EngineError where none can."""
-        failure: EngineError | None = None
-        for member in self.members:
-            if not member.up:
+        """Have a server do a small piece of work at once: the one that failed longest ago, of those that are not lost.
+
+        Nothing else runs meanwhile, so nobody is waited for.
+
+        Raises:
+            EngineError: none can; never `fatal`, since a server may come back while calls wait for one.
+        """
+        failure = self._nobody()
+        for member in sorted(self.members, key=lambda member: (not member.up, member.rests_until)):
+            if member.lost:
                 continue
             try:
                 return work(member.endpoint)
@@ -209,8 +220,9 @@ class Pool(Generic[E]):
                 if not error.retryable:
                     raise
                 self._failed(member, error)
+                member.doubted.set()
                 failure = error
-        raise failure or self._nobody()
+        raise EngineError(failure.message, failure.hint, retryable=True, usage=failure.usage)
 
     async def _choose(self, key: str, tried: Sequence[_Member[E]]) -> _Member[E]:
         loop = asyncio.get_running_loop()
@@ -243,7 +255,7 @@ class Pool(Generic[E]):
             own = asyncio.current_task()
             if member.up or (own is not None and own.cancelling()):
                 raise
-            raise EngineError(f"{member.statistics.host} was lost", "look at the server", retryable=True) from None
+            raise EngineError(f"{member.statistics.host} was lost", f"look at the {self.noun}", retryable=True) from None
         finally:
             member.calls.discard(call)
             member.load -= 1
@@ -274,8 +286,8 @@ class Pool(Generic[E]):
 
     def _nobody(self) -> EngineError:
         return EngineError(
-            f"none of the {len(self.members)} servers of {self.label!r} can be reached",
-            "start them again, then run the command again: what is finished is kept",
+            f"none of the {len(self.members)} {self.noun}s of {self.label!r} can be reached",
+            "bring them back, then run the command again: what is finished is kept",
             retryable=True,
             fatal=True,
         )
@@ -295,8 +307,9 @@ class Pool(Generic[E]):
                 async with asyncio.timeout(self.options.health_timeout_s):
                     healthy = await member.endpoint.healthy()
             member.misses = 0 if healthy else member.misses + 1
-            if healthy and not member.up:  # one connection was lost, not the server
-                self._readmit(member)
+            if healthy and not member.up:  # one connection was lost, not the server, which may still fail: it rests on
+                member.up = True
+                self._back.set()
             elif member.misses >= (self.options.misses if member.up else 1):
                 self._lose(member)
 
@@ -304,7 +317,7 @@ class Pool(Generic[E]):
         member.up, member.lost = False, True
         member.statistics.losses += 1
         self.warnings.append(
-            f"{self.label}: {member.statistics.host} is lost; its requests go to the other servers"
+            f"{self.label}: {member.statistics.host} is lost; its requests go to the other {self.noun}s"
         )
         for call in list(member.calls):
             call.cancel()
@@ -315,15 +328,12 @@ class Pool(Generic[E]):
             await member.endpoint.close()
             await member.endpoint.start()
             self._check_offer(member)
-        except EngineError as error:
-            said = f"{self.label}: {member.statistics.host} is back and not taken: {error.message}"
-            if not error.retryable and said not in self.warnings:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next check tries again
+            said = f"{self.label}: {member.statistics.host} is back and not taken: {str(error) or type(error).__name__}"
+            if not (isinstance(error, TtcError) and error.retryable) and said not in self.warnings:
                 self.warnings.append(said)
             return
         self.warnings.append(f"{self.label}: {member.statistics.host} is there again")
-        self._readmit(member)
-
-    def _readmit(self, member: _Member[E]) -> None:
         member.up, member.lost = True, False
         member.failures = member.misses = 0
         member.rests_until = 0.0
@@ -425,6 +435,7 @@ class PoolingPool:
         self.label = label
         self.fingerprint = f"servers:{identity(sorted(server.fingerprint for server in servers))}"
         self.parameters: int | None = None
+        self._format: RewardFormat | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -438,11 +449,14 @@ class PoolingPool:
     @property
     def format(self) -> RewardFormat:
         """Return how the model is asked. Raises EngineError before the start."""
-        return self._pool.members[0].endpoint.format if not self._pool.up else self._pool.up[0].format
+        if self._format is None:
+            raise EngineError(f"the reward model {self.label!r} is not running", "start it first")
+        return self._format
 
     async def start(self) -> None:
         """Reach the servers and find out what they score. Raises EngineError where none is there, or two differ."""
         await self._pool.start()
+        self._format = self._pool.up[0].format
 
     async def read(self, tokens: Tokens, problem_id: str) -> Scored:
         """Score one list of tokens. Raises EngineError as one server does."""

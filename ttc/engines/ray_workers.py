@@ -165,11 +165,13 @@ class Worker:
     async def _begin(self) -> None:
         from ray.exceptions import RayError
 
-        actor = self._place()
+        actor = None
         try:
+            actor = self._place()
             await asyncio.wait_for(actor.submit.remote([]), PLACED_S)
         except (RayError, TimeoutError) as error:
-            _kill(actor)
+            if actor is not None:
+                _kill(actor)
             late = isinstance(error, TimeoutError)
             cause = f"no machine took it within {PLACED_S:g} s" if late else str(error).strip().splitlines()[-1]
             raise EngineError(
@@ -440,7 +442,7 @@ class Fleet:
         self._pools += 1
         name = f"{part} {next(self._names)}"
         held = [_Held(worker, name, Load(part, spec), fingerprint) for worker in self.workers]
-        pool = Pool(held, label, _PATIENT)
+        pool = Pool(held, label, _PATIENT, "worker")
         try:
             await pool.start()
         except BaseException:  # a start that did not end well leaves no worker; raised again
