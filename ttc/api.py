@@ -6,6 +6,7 @@ import asyncio
 import signal
 import warnings
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -212,29 +213,19 @@ def collect_bank(
 
 def run_plan(plan: Plan, out: Path | None = None, observer: Observer | None = None, command: str = "") -> RunResult:
     """Run a plan that `make_plan` made, and write its tables and report."""
-    from ttc.report.build import build_report
-
+    observer = observer or Silent()
     run_id = spec_id(plan.cells)
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     run = RunDir(out if out is not None else find_run(RESULTS, run_id, run_name(today, plan.cells, run_id)))
     try:
-        failure: TtcError | None = None
         try:
-            _run(plan, run, observer or Silent(), command)
-        except TtcError as error:
-            if not run.locked:
-                raise
-            failure = error
-        try:
-            build_report(run, rebuild=True)
+            _run(plan, run, observer, command)
         except TtcError:
-            # A run that failed before its first record has nothing to report: the first failure is the news.
-            if failure is None:
-                raise
-        else:
-            _track(plan.config.track, run, observer or Silent())
-        if failure is not None:
-            raise failure
+            if run.locked:
+                with suppress(TtcError):  # one that failed before its first record has nothing to report
+                    _report(plan, run, observer)
+            raise
+        _report(plan, run, observer)
         _finish(run)
     finally:
         run.close()
@@ -259,8 +250,6 @@ def run_shard(
     Raises:
         TtcError: with an exit code; what is finished is kept.
     """
-    from ttc.report.build import build_report
-
     observer, run = observer or Silent(), RunDir(out)
     try:
         _run(plan, run, observer, command, shard)
@@ -271,21 +260,25 @@ def run_shard(
         left = sum((cell.id, pid) not in keys for cell in plan.cells for pid in cell.subject.problem_ids)
         if left:
             observer.note(
-                f"shard {shard} is finished; {left:,} problems of other shards are not, and nobody runs them:"
-                " run their shards again, or the same command without --shard"
+                f"shard {shard} is finished; {left:,} problems of other shards are not, and none of them is running"
+                " now: run their shards, or the same command without --shard"
             )
             return None
         if run.read_manifest().get("state") != "finished":
-            build_report(run, rebuild=True)
-            _track(plan.config.track, run, observer)
-            run.write_json("manifest.json", {**run.read_manifest(), "finished_at": now()})
+            _ended(run)
+            _report(plan, run, observer)
             _finish(run)
     finally:
         run.close()
     return RunResult(run)
 
 
-def _track(words: Sequence[str], run: RunDir, observer: Observer) -> None:
+def _report(plan: Plan, run: RunDir, observer: Observer) -> None:
+    """Write tables and report, and hand the run to the trackers."""
+    from ttc.report.build import build_report
+
+    build_report(run, rebuild=True)
+    words = plan.config.track
     if words:
         observer.note(f"logging the run to {', '.join(words)}")
     for sent in send(words, run.path, run.report):
@@ -305,10 +298,14 @@ def _run(plan: Plan, run: RunDir, observer: Observer, command: str, shard: Shard
     if not ran:
         part = "every cell" if shard is None else f"all of shard {shard}"
         observer.note(f"nothing is left to run: {part} in {run.path} is finished")
-    if shard is not None:
-        return
+    if shard is None:
+        _ended(run)
+
+
+def _ended(run: RunDir) -> None:
+    """Note when the last problem was done."""
     manifest = run.read_manifest()
-    if ran or "finished_at" not in manifest:
+    if "finished_at" not in manifest:
         run.write_json("manifest.json", {**manifest, "finished_at": now()})
 
 
