@@ -22,6 +22,7 @@ from ttc.core.identity import identity
 from ttc.core.protocols import Capability
 from ttc.core.secrets import secrets_of, without_secrets
 from ttc.core.types import Completion, Finish, GenRequest, Message, Prompt, Tokens, Usage
+from ttc.engines.together import together
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -109,7 +110,10 @@ class OpenAIEngine:
             base_url=options.base_url, api_key=self._key, timeout=options.timeout_s, max_retries=options.max_retries
         )
         self._blocking = OpenAI(
-            base_url=options.base_url, api_key=self._key, timeout=options.text_timeout_s, max_retries=options.max_retries
+            base_url=options.base_url,
+            api_key=self._key,
+            timeout=options.text_timeout_s,
+            max_retries=options.max_retries,
         )
         self._slots = asyncio.Semaphore(options.max_concurrency)  # belongs to the loop that first waits for it
         try:
@@ -153,14 +157,7 @@ class OpenAIEngine:
         Raises EngineError, `retryable` where the same call may succeed later.
         """
         draw = self._complete if self._takes_tokens else self._chat_once
-        if len(requests) == 1:
-            return [await draw(requests[0])]
-        draws = [asyncio.ensure_future(draw(request)) for request in requests]
-        try:
-            return await asyncio.gather(*draws)
-        finally:
-            for task in draws:
-                task.cancel()
+        return await together([draw(request) for request in requests])
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the JSON of another address of the server, asked as patiently and with the same errors."""

@@ -25,6 +25,7 @@ from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens
 from ttc.engines.openai_http import OpenAIEngine, RateLimitedError
 from ttc.engines.openai_pooling import PoolingServer
 from ttc.engines.rewards import RewardFormat, Scored
+from ttc.engines.together import together
 
 
 class Endpoint(Protocol):
@@ -48,7 +49,23 @@ class Endpoint(Protocol):
         """Close the connections."""
 
 
+class Draws(Endpoint, Protocol):
+    """A server of a policy."""
+
+    async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
+        """Draw one completion a request, in request order."""
+
+
+class Scores(Endpoint, Protocol):
+    """A server of a reward model."""
+
+    async def read(self, tokens: Tokens, problem_id: str) -> Scored:
+        """Score one list of tokens."""
+
+
 E = TypeVar("E", bound=Endpoint)
+D = TypeVar("D", bound=Draws)
+S = TypeVar("S", bound=Scores)
 R = TypeVar("R")
 
 
@@ -174,6 +191,10 @@ class Pool(Generic[E]):
             if failure is not None:
                 raise failure
 
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Return the servers and what each did, for the record."""
+        return [asdict(member.statistics) for member in self.members]
+
     async def call(self, key: str, work: Callable[[E], Awaitable[R]]) -> tuple[R, EndpointStatistics]:
         """Have one server do the work, another one where it cannot; returns its statistics to be filled in.
 
@@ -255,7 +276,9 @@ class Pool(Generic[E]):
             own = asyncio.current_task()
             if member.up or (own is not None and own.cancelling()):
                 raise
-            raise EngineError(f"{member.statistics.host} was lost", f"look at the {self.noun}", retryable=True) from None
+            raise EngineError(
+                f"{member.statistics.host} was lost", f"look at the {self.noun}", retryable=True
+            ) from None
         finally:
             member.calls.discard(call)
             member.load -= 1
@@ -376,8 +399,8 @@ class PoolEngine:
 
     def endpoints(self) -> list[dict[str, Any]]:
         """Return the servers and what each did, for the record."""
-        members = self._pool.members
-        return [{**asdict(member.statistics), "build": member.endpoint.version} for member in members]
+        builds = [member.endpoint.version for member in self._pool.members]
+        return [{**row, "build": build} for row, build in zip(self._pool.endpoints(), builds, strict=True)]
 
     async def start(self) -> None:
         """Reach the servers and find out what they can do. Raises EngineError where none is there, or two differ."""
@@ -406,21 +429,7 @@ class PoolEngine:
 
     async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
         """Draw one completion a request, in request order. Raises EngineError as one server does."""
-        if len(requests) == 1:
-            return [await self._one(requests[0])]
-        draws = [asyncio.ensure_future(self._one(request)) for request in requests]
-        try:
-            return await asyncio.gather(*draws)
-        finally:
-            for task in draws:
-                task.cancel()
-
-    async def _one(self, request: GenRequest) -> Completion:
-        (completion,), statistics = await self._pool.call(request.problem_id, lambda server: server.generate([request]))
-        statistics.prompt += completion.usage.prompt
-        statistics.cached += completion.usage.cached
-        statistics.completion += completion.usage.completion
-        return completion
+        return await together([drawn(self._pool, request) for request in requests])
 
     async def close(self) -> None:
         """Close the connections. Doing it twice is no error."""
@@ -444,7 +453,7 @@ class PoolingPool:
 
     def endpoints(self) -> list[dict[str, Any]]:
         """Return the servers and what each did, for the record."""
-        return [asdict(member.statistics) for member in self._pool.members]
+        return self._pool.endpoints()
 
     @property
     def format(self) -> RewardFormat:
@@ -460,13 +469,28 @@ class PoolingPool:
 
     async def read(self, tokens: Tokens, problem_id: str) -> Scored:
         """Score one list of tokens. Raises EngineError as one server does."""
-        scored, statistics = await self._pool.call(problem_id, lambda server: server.read(tokens, problem_id))
-        statistics.prompt += len(tokens)
-        return scored
+        return await scored(self._pool, tokens, problem_id)
 
     async def close(self) -> None:
         """Close the connections. Doing it twice is no error."""
         await self._pool.close()
+
+
+async def drawn(pool: Pool[D], request: GenRequest) -> Completion:
+    """Have one completion drawn, and count it."""
+    (completion,), statistics = await pool.call(request.problem_id, lambda endpoint: endpoint.generate([request]))
+    statistics.prompt += completion.usage.prompt
+    statistics.cached += completion.usage.cached
+    statistics.completion += completion.usage.completion
+    return completion
+
+
+async def scored(pool: Pool[S], tokens: Tokens, problem_id: str) -> Scored:
+    """Have one list of tokens scored, and count it."""
+    found, statistics = await pool.call(problem_id, lambda endpoint: endpoint.read(tokens, problem_id))
+    statistics.prompt += len(tokens) - found.cached
+    statistics.cached += found.cached
+    return found
 
 
 def _weight(key: str, host: str) -> bytes:

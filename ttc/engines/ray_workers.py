@@ -17,7 +17,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,9 +28,10 @@ from ttc.core.protocols import Engine, HasArchitecture, HasModelConfig, HasWeigh
 from ttc.core.specs import ModelSpec
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens
 from ttc.engines.opening import WEB, open_backend, open_engine, open_reward
-from ttc.engines.pool import Pool, PoolOptions
+from ttc.engines.pool import Pool, PoolOptions, drawn, scored
 from ttc.engines.ray_host import BREATH_S, Asked, Call, Host, Load, Loaded, Part, Reading, Reply, Result, Unload
 from ttc.engines.rewards import Backend, RewardFormat, Scored
+from ttc.engines.together import together
 
 PLACED_S = 900.0
 """How long a cluster may take to find room for a worker: some start machines first."""
@@ -255,16 +256,19 @@ class _Held:
         """Have the worker stop the model."""
         await self._worker.unload(self._name)
 
-    async def draw(self, request: GenRequest) -> Completion:
-        """Return one completion."""
+    async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
+        """Return one completion a request, in request order."""
+        return await together([self._draw(request) for request in requests])
+
+    async def _draw(self, request: GenRequest) -> Completion:
         answer = await self._ask(request)
         if not isinstance(answer, Completion):
             raise EngineError(f"{self.host} answered {type(answer).__name__} when a completion was asked for")
         return answer
 
-    async def read(self, reading: Reading) -> Scored:
+    async def read(self, tokens: Tokens, problem_id: str) -> Scored:
         """Return the scores of one list of tokens."""
-        answer = await self._ask(reading)
+        answer = await self._ask(Reading(tokens, problem_id))
         if not isinstance(answer, Scored):
             raise EngineError(f"{self.host} answered {type(answer).__name__} when scores were asked for")
         return answer
@@ -320,7 +324,7 @@ class RayEngine:
 
     def endpoints(self) -> list[dict[str, Any]]:
         """Return the workers and what each did, for the record."""
-        return [] if self._pool is None else [asdict(member.statistics) for member in self._pool.members]
+        return [] if self._pool is None else self._pool.endpoints()
 
     async def start(self) -> None:
         """Load the model on every worker. Raises EngineError where none can."""
@@ -349,18 +353,8 @@ class RayEngine:
 
     async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
         """Have each request answered by a worker, in request order."""
-        if len(requests) == 1:
-            return [await self._one(requests[0])]
-        return list(await asyncio.gather(*(self._one(request) for request in requests)))
-
-    async def _one(self, request: GenRequest) -> Completion:
-        completion, statistics = await _running(self._pool, self.label).call(
-            request.problem_id, lambda held: held.draw(request)
-        )
-        statistics.prompt += completion.usage.prompt
-        statistics.cached += completion.usage.cached
-        statistics.completion += completion.usage.completion
-        return completion
+        pool = _running(self._pool, self.label)
+        return await together([drawn(pool, request) for request in requests])
 
 
 class RayBackend:
@@ -376,6 +370,15 @@ class RayBackend:
         """Return how the model is asked."""
         return self._local.format
 
+    @property
+    def warnings(self) -> list[str]:
+        """Return what a user should know of the workers so far."""
+        return [] if self._pool is None else self._pool.warnings
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Return the workers and what each did, for the record."""
+        return [] if self._pool is None else self._pool.endpoints()
+
     async def start(self) -> None:
         """Load the model on every worker. Raises EngineError where none can."""
         self._pool = await self.fleet.pool("reward", self._spec, self.label, self.fingerprint)
@@ -388,9 +391,7 @@ class RayBackend:
 
     async def read(self, tokens: Tokens, problem_id: str) -> Scored:
         """Have one list of tokens scored by a worker."""
-        reading = Reading(tokens, problem_id)
-        scored, _ = await _running(self._pool, self.label).call(problem_id, lambda held: held.read(reading))
-        return scored
+        return await scored(_running(self._pool, self.label), tokens, problem_id)
 
 
 def _running(pool: Pool[_Held] | None, label: str) -> Pool[_Held]:
@@ -421,7 +422,11 @@ class Fleet:
 
     def open_reward(self, spec: ModelSpec | str | None) -> RewardModel | None:
         """Return a reward model, not started yet; what holds no model here holds none there either."""
-        return open_reward(spec, lambda one: RayBackend(self, self._counted(one), open_backend(one)))
+        return open_reward(spec, self._open_backend)
+
+    def _open_backend(self, spec: ModelSpec) -> Backend:
+        local = open_backend(spec)  # first: it refuses options that cannot be counted
+        return RayBackend(self, self._counted(spec), local)
 
     def _counted(self, spec: ModelSpec) -> ModelSpec:
         """Note the GPUs that a model needs; a folder is named so that each worker finds it."""

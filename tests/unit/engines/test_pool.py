@@ -191,7 +191,7 @@ def test_text_is_not_waited_for_as_long_as_completions():
 
         async def work(engine):
             stub.mood = "stalled"
-            with pytest.raises(EngineError, match="gave no answer within 0.1 s"):
+            with pytest.raises(EngineError, match=r"gave no answer within 0\.1 s"):
                 engine.render(question(1))
 
         options = OpenAIOptions(stub.address, "fake", max_retries=0, timeout_s=WAIT_S, text_timeout_s=0.1)

@@ -11,7 +11,7 @@ from ttc.core.specs import ModelSpec
 from ttc.core.types import GenRequest, Message, Prompt, Sampling
 from ttc.engines import ray_host, ray_workers
 from ttc.engines.fake import FakeEngine, FakeOptions
-from ttc.engines.pool import Pool, PoolOptions
+from ttc.engines.pool import Pool, PoolOptions, drawn
 from ttc.engines.ray_host import Host, Load
 from ttc.engines.ray_workers import Worker, _Held
 
@@ -78,7 +78,7 @@ def pool_of(count, spec=SPEC):
 
 
 async def draw(pool, index):
-    return (await pool.call(f"p{index}", lambda held: held.draw(request(index))))[0]
+    return await drawn(pool, request(index))
 
 
 def wanted(count):
