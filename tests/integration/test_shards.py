@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_kill import STOPPED, manifest_of, tables
 
-from ttc.api import Silent, portable
+from ttc.api import Silent
 from ttc.cli.main import run
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.specs import parse_config
@@ -25,6 +25,7 @@ from ttc.engines.opening import open_engine
 from ttc.report.aggregate import compact
 from ttc.run.bench import make_benches
 from ttc.run.forecasting import known_before
+from ttc.run.manifest import portable
 from ttc.run.plan import make_cells, spec_id
 from ttc.run.shards import Shard, parse_shard
 from ttc.run.sweep import Plan, run_sweep

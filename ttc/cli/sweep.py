@@ -236,13 +236,13 @@ def ray_options(address: str | None, workers: int | None) -> RayOptions | None:
 
 
 def command_line() -> str:
-    """Return how this was asked for, without paths that lead out of the working directory."""
-    from ttc.api import portable_path
+    """Return how this was asked for, without keys and paths that lead out of the working directory."""
+    from ttc.run.manifest import portable_word
 
     words = []
     for word in sys.argv[1:]:
         flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        words.append(flag + equals + ",".join(portable_path(part) for part in value.split(",")))
+        words.append(flag + equals + portable_word(value))
     return shlex.join(["ttc", *words])
 
 

@@ -35,10 +35,12 @@ _CHATS: frozenset[Capability] = frozenset({"live", "temperature"})
 """What every server can do."""
 _NOT_NOW = (429, 502, 503, 504)
 """What a server says that may do it later."""
+_GENERATED = (408, 502, 504)
+"""What is said of a request that took too long, or whose answer was lost: it may have been generated."""
 
 
-class RateLimitedError(EngineError):
-    """A server is over its rate limit; `retry_after_s` is how long it asked to be left alone, None if it did not say."""
+class NotNowError(EngineError):
+    """A server may do it later; `retry_after_s` is how long it asked to be left alone, None if it did not say."""
 
     def __init__(self, message: str, hint: str, retry_after_s: float | None) -> None:
         super().__init__(message, hint, retryable=True)
@@ -353,10 +355,9 @@ class OpenAIEngine:
                 return await call(client)
         except (OpenAIError, ValueError) as error:
             told = self._told(error)
-            if isinstance(error, APIStatusError):
-                told.usage = (
-                    Usage()
-                )  # a refusal: nothing was generated, so the problem's budget is there for another try
+            if isinstance(error, APIStatusError) and error.status_code not in _GENERATED:
+                # A refusal: nothing was generated, so the problem's budget is there for another try.
+                told.usage = Usage()
             # Without the cause: a server may repeat the key in its answer.
             raise told from None
 
@@ -411,14 +412,14 @@ class OpenAIEngine:
             )
         if status == 404:
             return EngineError(f"{self.host} knows no such address or model {options.model!r} (404): {said}")
+        after = f" after {options.max_retries} retries" if options.max_retries else ""  # in a pool, the pool retries
         if status == 429:
-            return RateLimitedError(
-                f"{self.host} is over its rate limit (429) after {options.max_retries} retries: {said}",
-                "lower the concurrency, or try later",
-                _retry_after_s(error),
+            message, hint = f"is over its rate limit (429){after}", "lower the concurrency, or try later"
+            return NotNowError(f"{self.host} {message}: {said}", hint, _retry_after_s(error))
+        if isinstance(status, int) and (status >= 500 or status in (408, 409)):
+            return NotNowError(
+                f"{self.host} failed ({status}): {said}", "look at the server's log", _retry_after_s(error)
             )
-        if isinstance(status, int) and status >= 500:
-            return EngineError(f"{self.host} failed ({status}): {said}", "look at the server's log", retryable=True)
         if isinstance(status, int):
             return EngineError(f"{self.host} refused the request ({status}): {said}")
         return EngineError(f"{self.host} answered with something else than JSON: {said}", retryable=True)

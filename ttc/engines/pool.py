@@ -22,7 +22,7 @@ from ttc.core.errors import ConfigError, EngineError, TtcError
 from ttc.core.identity import identity
 from ttc.core.protocols import Capability
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens
-from ttc.engines.openai_http import OpenAIEngine, RateLimitedError
+from ttc.engines.openai_http import OpenAIEngine, NotNowError
 from ttc.engines.openai_pooling import PoolingServer
 from ttc.engines.rewards import RewardFormat, Scored
 from ttc.engines.together import together
@@ -291,7 +291,7 @@ class Pool(Generic[E]):
         now = asyncio.get_running_loop().time()
         if member.rests_until <= now:  # requests that fail together are one failure
             rest_s = self.options.first_rest_s * 2 ** min(member.failures, 10)
-            if isinstance(error, RateLimitedError) and error.retry_after_s is not None:
+            if isinstance(error, NotNowError) and error.retry_after_s is not None:
                 rest_s = error.retry_after_s
             member.failures += 1
             member.rests_until = now + min(rest_s, self.options.longest_rest_s)

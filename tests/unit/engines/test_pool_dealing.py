@@ -7,7 +7,7 @@ import pytest
 
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.types import Usage
-from ttc.engines.openai_http import RateLimitedError
+from ttc.engines.openai_http import NotNowError
 from ttc.engines.pool import Pool, PoolOptions
 
 QUICK = PoolOptions(health_s=0.01, health_timeout_s=0.05, misses=2, first_rest_s=0.01)
@@ -215,7 +215,7 @@ def test_a_rate_limit_is_a_rest_of_that_length():
 
     async def work(pool):
         for server in some:
-            server.failures = [RateLimitedError("429", "", 0.05)]
+            server.failures = [NotNowError("429", "", 0.05)]
         loop = asyncio.get_running_loop()
         started = loop.time()
         await calls(pool, ["one"])
@@ -231,7 +231,7 @@ def test_what_always_fails_ends_with_what_the_last_failure_moved():
 
     async def work(pool):
         for server in some:
-            server.failures = [RateLimitedError("over its limit", "later", 0.0)] * 9
+            server.failures = [NotNowError("over its limit", "later", 0.0)] * 9
             for failure in server.failures:
                 failure.usage = Usage(completion=3)
         with pytest.raises(EngineError, match=r"over its limit \(tried 3 times on 2 servers\)") as told:
