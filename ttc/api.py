@@ -39,7 +39,7 @@ from ttc.store.rundir import RunDir, find_run
 from ttc.trackers import find, send
 
 if TYPE_CHECKING:
-    from ttc.engines.ray_workers import RayOptions
+    from ttc.engines.ray_cluster import RayOptions
 
 T = TypeVar("T")
 RESULTS = Path("results")
@@ -110,7 +110,7 @@ def sweep(
         out: the run folder; None names it under `results/`.
         observer: is told what happens.
         command: how this was asked for, for the record.
-        ray: the cluster whose workers hold the models (`ttc.engines.ray_workers.RayOptions`); None runs them here.
+        ray: the cluster whose workers hold the models (`ttc.engines.ray_cluster.RayOptions`); None runs them here.
 
     Raises:
         TtcError: with an exit code; what is finished is kept.

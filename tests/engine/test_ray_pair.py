@@ -15,7 +15,8 @@ from engine_loop import EngineLoop
 
 from ttc.api import Silent, make_plan
 from ttc.core.types import Message
-from ttc.engines.ray_workers import RayEngine, RayOptions
+from ttc.engines.ray_cluster import RayOptions
+from ttc.engines.ray_workers import RayEngine
 from ttc.engines.vllm_engine import VLLMEngine
 from ttc.engines.vllm_profile import VLLMOptions
 from ttc.run.manifest import portable

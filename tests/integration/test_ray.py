@@ -16,7 +16,9 @@ from ttc.cli.main import _with_values, run
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.specs import ModelSpec
 from ttc.core.types import GenRequest
-from ttc.engines.ray_workers import Fleet, RayOptions, Worker, join_cluster
+from ttc.engines.ray_actor import Worker
+from ttc.engines.ray_cluster import RayOptions, join_cluster
+from ttc.engines.ray_workers import Fleet
 from ttc.report.aggregate import compact
 from ttc.run.manifest import portable
 from ttc.run.plan import spec_id

@@ -112,7 +112,7 @@ def test_no_key_is_told_whatever_the_server_does(mode, server, sweep, tmp_path):
 def test_no_key_is_told_that_stands_in_options_or_behind_a_reward_model(server, sweep, tmp_path):
     host = f"127.0.0.1:{server.server_address[1]}/v1"
     model = f"http://{host}#m;api_key={KEY};max_retries=0"
-    private = f"http://user:{PASSWORD}@{host}?token={TOKEN},{TOKEN}#m;api_key={KEY};max_retries=0"
+    private = f"http://user:{PASSWORD}@{host}?token={TOKEN}#m;api_key={KEY};max_retries=0"
     for out, prm in (("one", private), ("two", f"plan={private.partition(';')[0]},execution={private}")):
         code, output = sweep(model, "--prm", prm, out=out)
         assert code == 5, output

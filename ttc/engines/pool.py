@@ -22,7 +22,7 @@ from ttc.core.errors import ConfigError, EngineError, TtcError
 from ttc.core.identity import identity
 from ttc.core.protocols import Capability
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens
-from ttc.engines.openai_http import OpenAIEngine, NotNowError
+from ttc.engines.openai_http import NotNowError, OpenAIEngine
 from ttc.engines.openai_pooling import PoolingServer
 from ttc.engines.rewards import RewardFormat, Scored
 from ttc.engines.together import together

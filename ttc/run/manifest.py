@@ -178,7 +178,9 @@ def portable_word(text: str) -> str:
     parts = _PHASES.split(words)
     parts[::2] = [_portable_path(part) for part in parts[::2]]
     pairs = [option.partition("=") for option in options]
-    return ";".join(["".join(parts), *(key + equals + str(_portable_option(key, value)) for key, equals, value in pairs)])
+    return ";".join(
+        ["".join(parts), *(key + equals + str(_portable_option(key, value)) for key, equals, value in pairs)]
+    )
 
 
 def _portable_option(key: str, value: object) -> object:
