@@ -16,7 +16,8 @@ import pytest
 from ttc.core.errors import EngineError
 from ttc.core.protocols import Engine
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Sampling, Usage
-from ttc.engines.openai_http import NotNowError, OpenAIEngine, OpenAIOptions
+from ttc.engines.openai_answers import NotNowError
+from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
 
 KEY = "sk-very-secret-0123456789"
 CHAT = (Message("system", "Be brief."), Message("user", "What is 2 + 2?"))

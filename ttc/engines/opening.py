@@ -89,14 +89,14 @@ def _shipped(spec: ModelSpec, part: str) -> ModelSpec:
 
 def _open_servers(spec: ModelSpec) -> Engine:
     from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
-    from ttc.engines.pool import PoolEngine
+    from ttc.engines.server_pools import PoolEngine
 
     return _served(spec, OpenAIOptions, OpenAIEngine, PoolEngine)
 
 
 def _open_reward_servers(spec: ModelSpec) -> Backend:
     from ttc.engines.openai_pooling import PoolingServer, PoolingServerOptions
-    from ttc.engines.pool import PoolingPool
+    from ttc.engines.server_pools import PoolingPool
 
     return _served(spec, PoolingServerOptions, PoolingServer, PoolingPool)
 

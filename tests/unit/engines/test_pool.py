@@ -11,7 +11,8 @@ from ttc.core.types import GenRequest, Message, Problem, Prompt, Sampling, Step
 from ttc.engines.fake import FakeEngine
 from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
 from ttc.engines.opening import open_engine, open_reward
-from ttc.engines.pool import PoolEngine, PoolOptions
+from ttc.engines.pool import PoolOptions
+from ttc.engines.server_pools import PoolEngine
 from ttc.testing.stub_server import CONTEXT_TOKENS, Stub, serving_stub
 
 QUICK = PoolOptions(health_s=0.5, health_timeout_s=30.0, patience_s=2.0)

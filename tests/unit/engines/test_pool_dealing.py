@@ -7,7 +7,7 @@ import pytest
 
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.types import Usage
-from ttc.engines.openai_http import NotNowError
+from ttc.engines.openai_answers import NotNowError
 from ttc.engines.pool import Pool, PoolOptions
 
 QUICK = PoolOptions(health_s=0.01, health_timeout_s=0.05, misses=2, first_rest_s=0.01)
