@@ -58,7 +58,7 @@ def begin(run: RunDir, plan: Plan, command: str, shard: Shard | None) -> None:
                 for bench in plan.benches
                 if isinstance(bench.engine, HasWeights)
             },
-            "shapes": _shapes(plan),
+            "shapes": shapes_of(plan),
             "reward": plan.benches[0].reward.label if plan.benches[0].reward is not None else None,
             "predictor": _predictor(plan),
             "cells": [cell.id for cell in plan.cells],
@@ -83,7 +83,7 @@ def _resume(run: RunDir, manifest: dict[str, Any], shard: Shard | None) -> None:
     run.write_json("manifest.json", manifest)
 
 
-def _shapes(plan: Plan) -> dict[str, dict[str, int]]:
+def shapes_of(plan: Plan) -> dict[str, dict[str, int]]:
     """Return what the cost of each model's tokens depends on; nothing of a model whose configuration is not known."""
     from ttc.metrics.compute import attention_shape
 
