@@ -31,7 +31,8 @@ from ttc.core.errors import EngineError
 from ttc.core.identity import sample_seed
 from ttc.core.types import GenRequest, Message, Sampling
 from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
-from ttc.engines.pool import Pool, PoolEngine, PoolOptions
+from ttc.engines.pool import Pool, PoolOptions
+from ttc.engines.server_pools import PoolEngine
 from ttc.testing.stub_server import Stub, serving_stub
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "engine"))

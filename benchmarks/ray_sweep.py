@@ -19,8 +19,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ttc.api import Silent, make_plan, portable
-from ttc.engines.ray_workers import RayEngine, RayOptions
+from ttc.api import Silent, make_plan
+from ttc.engines.ray_cluster import RayOptions
+from ttc.engines.ray_workers import RayEngine
+from ttc.run.manifest import portable
 from ttc.run.plan import spec_id
 from ttc.run.sweep import Plan, run_sweep
 from ttc.store.rundir import RunDir

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import signal
 import warnings
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ttc.core.errors import ConfigError, DataError, TtcError
 from ttc.core.identity import identity
-from ttc.core.protocols import Dataset, HasModelConfig, HasWeights, Task
+from ttc.core.protocols import Dataset, Task
 from ttc.core.registry import load
-from ttc.core.secrets import without_secrets
 from ttc.core.specs import ModelSpec, SweepConfig, parse_config
 from ttc.core.types import Example, Message
 from ttc.engines.opening import EMBEDDED, open_engine, open_reward
@@ -28,18 +27,19 @@ from ttc.run.features import check_features, hidden_vectors
 from ttc.run.forecasting import teller
 from ttc.run.granting import Fixed
 from ttc.run.ledger import Ledger
+from ttc.run.manifest import begin, portable
 from ttc.run.plan import DEFAULT_MIN_CALL_TOKENS, Cell, configuration, make_cells, run_name, spec_id
 from ttc.run.shards import Shard
 from ttc.run.solve import Attempt, record, solve
 from ttc.run.sweep import Observer, Plan, run_sweep
 from ttc.run.watchdog import watching
 from ttc.store.bank import Bank
-from ttc.store.env import capture_environment, now
+from ttc.store.env import now
 from ttc.store.rundir import RunDir, find_run
 from ttc.trackers import find, send
 
 if TYPE_CHECKING:
-    from ttc.engines.ray_workers import RayOptions
+    from ttc.engines.ray_cluster import RayOptions
 
 T = TypeVar("T")
 RESULTS = Path("results")
@@ -110,7 +110,7 @@ def sweep(
         out: the run folder; None names it under `results/`.
         observer: is told what happens.
         command: how this was asked for, for the record.
-        ray: the cluster whose workers hold the models (`ttc.engines.ray_workers.RayOptions`); None runs them here.
+        ray: the cluster whose workers hold the models (`ttc.engines.ray_cluster.RayOptions`); None runs them here.
 
     Raises:
         TtcError: with an exit code; what is finished is kept.
@@ -212,29 +212,19 @@ def collect_bank(
 
 def run_plan(plan: Plan, out: Path | None = None, observer: Observer | None = None, command: str = "") -> RunResult:
     """Run a plan that `make_plan` made, and write its tables and report."""
-    from ttc.report.build import build_report
-
+    observer = observer or Silent()
     run_id = spec_id(plan.cells)
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     run = RunDir(out if out is not None else find_run(RESULTS, run_id, run_name(today, plan.cells, run_id)))
     try:
-        failure: TtcError | None = None
         try:
-            _run(plan, run, observer or Silent(), command)
-        except TtcError as error:
-            if not run.locked:
-                raise
-            failure = error
-        try:
-            build_report(run, rebuild=True)
+            _run(plan, run, observer, command)
         except TtcError:
-            # A run that failed before its first record has nothing to report: the first failure is the news.
-            if failure is None:
-                raise
-        else:
-            _track(plan.config.track, run, observer or Silent())
-        if failure is not None:
-            raise failure
+            if run.locked:
+                with suppress(TtcError):  # one that failed before its first record has nothing to report
+                    _report(plan, run, observer)
+            raise
+        _report(plan, run, observer)
         _finish(run)
     finally:
         run.close()
@@ -259,8 +249,6 @@ def run_shard(
     Raises:
         TtcError: with an exit code; what is finished is kept.
     """
-    from ttc.report.build import build_report
-
     observer, run = observer or Silent(), RunDir(out)
     try:
         _run(plan, run, observer, command, shard)
@@ -271,21 +259,25 @@ def run_shard(
         left = sum((cell.id, pid) not in keys for cell in plan.cells for pid in cell.subject.problem_ids)
         if left:
             observer.note(
-                f"shard {shard} is finished; {left:,} problems of other shards are not, and nobody runs them:"
-                " run their shards again, or the same command without --shard"
+                f"shard {shard} is finished; {left:,} problems of other shards are not, and none of them is running"
+                " now: run their shards, or the same command without --shard"
             )
             return None
         if run.read_manifest().get("state") != "finished":
-            build_report(run, rebuild=True)
-            _track(plan.config.track, run, observer)
-            run.write_json("manifest.json", {**run.read_manifest(), "finished_at": now()})
+            _ended(run)
+            _report(plan, run, observer)
             _finish(run)
     finally:
         run.close()
     return RunResult(run)
 
 
-def _track(words: Sequence[str], run: RunDir, observer: Observer) -> None:
+def _report(plan: Plan, run: RunDir, observer: Observer) -> None:
+    """Write tables and report, and hand the run to the trackers."""
+    from ttc.report.build import build_report
+
+    build_report(run, rebuild=True)
+    words = plan.config.track
     if words:
         observer.note(f"logging the run to {', '.join(words)}")
     for sent in send(words, run.path, run.report):
@@ -296,7 +288,7 @@ def _run(plan: Plan, run: RunDir, observer: Observer, command: str, shard: Shard
     """Open the folder and run what is left of the plan, or of a shard's part; the folder stays locked."""
     run.open_for_writing(portable(plan.config), spec_id(plan.cells), None if shard is None else shard.name)
     with run.setting_up():
-        _begin(run, plan, command, shard)
+        begin(run, plan, command, shard)
     try:
         ran = _until_done(_watched(plan, run, observer, shard))
     except TtcError as error:
@@ -305,10 +297,14 @@ def _run(plan: Plan, run: RunDir, observer: Observer, command: str, shard: Shard
     if not ran:
         part = "every cell" if shard is None else f"all of shard {shard}"
         observer.note(f"nothing is left to run: {part} in {run.path} is finished")
-    if shard is not None:
-        return
+    if shard is None:
+        _ended(run)
+
+
+def _ended(run: RunDir) -> None:
+    """Note when the last problem was done."""
     manifest = run.read_manifest()
-    if ran or "finished_at" not in manifest:
+    if "finished_at" not in manifest:
         run.write_json("manifest.json", {**manifest, "finished_at": now()})
 
 
@@ -345,159 +341,6 @@ async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
     finally:
         if task is not None:
             loop.remove_signal_handler(signal.SIGTERM)
-
-
-def _begin(run: RunDir, plan: Plan, command: str, shard: Shard | None) -> None:
-    manifest = run.read_manifest()
-    if "started_at" in manifest:
-        if manifest.get("state") != "finished":
-            _resume(run, manifest, shard)
-        return
-    if shard is not None:
-        manifest["shards"] = shard.count
-    config = plan.config
-    run.write_json("env.json", capture_environment())
-    subjects = [bench.subject for bench in plan.benches]
-    run.write_json(
-        "manifest.json",
-        {
-            **manifest,
-            "command": command,
-            "started_at": now(),
-            "seed": config.seed,
-            "limit": config.limit,
-            "n_problems": {s.task: len(s.problem_ids) for s in subjects},
-            "min_call_tokens": plan.cells[0].min_call_tokens,
-            "price": dict(config.price),
-            "price_per_mtok": config.price_per_mtok,
-            "sampling": {s.task: {"temperature": s.sampling.temperature, "top_p": s.sampling.top_p,
-                                  "max_tokens": s.sampling.max_tokens} for s in subjects},
-            "sources": {bench.subject.task: dict(bench.source) for bench in plan.benches},
-            "models": {s.model: s.engine_fingerprint for s in subjects},
-            "weights": {
-                bench.engine.label: bench.engine.weights_sha256()
-                for bench in plan.benches
-                if isinstance(bench.engine, HasWeights)
-            },
-            "shapes": _shapes(plan),
-            "reward": plan.benches[0].reward.label if plan.benches[0].reward is not None else None,
-            "predictor": _predictor(plan),
-            "cells": [cell.id for cell in plan.cells],
-        },
-    )  # fmt: skip
-
-
-def _resume(run: RunDir, manifest: dict[str, Any], shard: Shard | None) -> None:
-    """Note a restart; a shard's first start beside others is none."""
-    if shard is not None and manifest.get("shards") not in (None, shard.count):
-        raise ConfigError(
-            f"{run.path} is dealt over {manifest['shards']} shards, not {shard.count}",
-            "run its shards, or the same command without --shard, which runs whatever is left",
-        )
-    events = run.replay(without=("candidates", "trace")).events
-    if shard is not None:
-        manifest["shards"] = shard.count
-        events = [event for event in events if event.get("shard") == str(shard)]
-    if events or shard is None:
-        restart = {"at": now(), "reserved_tokens": _in_flight(events)}
-        manifest["restarts"] = [*manifest.get("restarts", []), restart]
-    run.write_json("manifest.json", manifest)
-
-
-def _shapes(plan: Plan) -> dict[str, dict[str, int]]:
-    """Return what the cost of each model's tokens depends on; nothing of a model whose configuration is not known."""
-    from ttc.metrics.compute import attention_shape
-
-    found = {}
-    for bench in plan.benches:
-        engine, parameters = bench.engine, bench.subject.parameters
-        if parameters is None or not isinstance(engine, HasModelConfig):
-            continue
-        try:
-            found[bench.subject.model] = {"parameters": parameters, **asdict(attention_shape(engine.model_config))}
-        except DataError:
-            continue  # not every model attends: its equivalent FLOPs stay unknown
-    return found
-
-
-def _predictor(plan: Plan) -> dict[str, Any] | None:
-    """Return what a report says of the run's predictors: their fingerprints, and how good they were when fitted."""
-    told = (p for cell in plan.cells for p in (cell.predictor, *(share.predictor for share in cell.shares)))
-    known = {p.fingerprint: p for p in told if p is not None}
-    if not known:
-        return None
-    rows = [
-        row
-        for p in known.values()
-        for quality in getattr(p, "report_", {}).get("success", [])
-        for row in _bins(quality)
-    ]
-    return {"label": "whether one sample is right", "fingerprint": "+".join(known), "reliability": rows}
-
-
-def _bins(quality: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a predictor's reliability bins with their bounds: half way between neighbouring means."""
-    bins = quality["reliability"]
-    means = [row["predicted"] for row in bins]
-    bounds = [0.0, *((a + b) / 2 for a, b in pairwise(means)), 1.0]
-    for row, low, high in zip(bins, bounds[:-1], bounds[1:], strict=True):
-        yield {
-            "model": quality["model"],
-            "bin_low": low,
-            "bin_high": high,
-            "mean_predicted": row["predicted"],
-            "mean_actual": row["recorded"],
-            "n": round(row["share"] * quality["problems"]),
-        }
-
-
-def _in_flight(events: Sequence[Mapping[str, Any]]) -> int:
-    """Return the tokens that were reserved when the last process ended, as far as it had noted them."""
-    held: dict[str | None, dict[str, int]] = {}
-    for event in events:
-        own = held.setdefault(event.get("shard"), {})
-        if event.get("kind") == "start":
-            own.clear()
-        elif event.get("kind") == "in_flight":
-            own[event["cell"]] = event["reserved_tokens"]
-        elif event.get("kind") == "cell_end":
-            own.pop(event["cell"], None)
-    return sum(sum(own.values()) for own in held.values())
-
-
-def portable(config: SweepConfig) -> dict[str, Any]:
-    """Return the configuration as plain data, with paths outside the working directory cut to their names."""
-    values = config.model_dump(mode="json", exclude_defaults=True)
-    for model in values.get("models", []):
-        model["path"] = portable_path(model["path"])
-    for task in values.get("tasks", []):
-        task.update({key: portable_path(task[key]) for key in ("data", "name") if task.get(key)})
-    for choice in [
-        c
-        for grid in (values, *values.get("also", []))
-        for c in (*grid.get("strategies", []), *grid.get("allocators", []))
-    ]:
-        choice["name"] = portable_path(choice["name"])
-        if choice.get("predictor"):
-            choice["predictor"] = portable_path(choice["predictor"])
-    if values.get("track"):
-        values["track"] = [portable_path(word) for word in values["track"]]
-    for key in ("bank", "cache", "predictor"):
-        if values.get(key):
-            values[key] = portable_path(values[key])
-    if values.get("prm"):  # one model, or `plan=MODEL,execution=MODEL`
-        named = [part.rpartition("=") for part in values["prm"].split(",")]
-        values["prm"] = ",".join(f"{key}{equals}{portable_path(path)}" for key, equals, path in named)
-    return values
-
-
-def portable_path(text: str) -> str:
-    """Return a path's name where it leads out of the working directory; other words as they are."""
-    if "://" in text:
-        return without_secrets(text)
-    if not (text.startswith(("/", "~")) or ".." in Path(text).parts):
-        return text
-    return Path(text).name
 
 
 def existing_run(path: Path) -> RunDir:

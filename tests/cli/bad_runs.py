@@ -216,7 +216,7 @@ RUNNING = [
         "Endpoint that refuses every question",
         sweep("c.yaml --out new", model=None),
         4,
-        "N problems failed, 1% are allowed; the last one: pN: http://127.0.0.1:PORT/v1 is over its rate limit (429) after 0 retries: Error code: 429 - not now",
+        "N problems failed, 1% are allowed; the last one: pN: http://127.0.0.1:PORT/v1 is over its rate limit (429): Error code: 429 - not now",
         KEPT,
         endpoint({"/v1/chat/completions": 429}),
     ),

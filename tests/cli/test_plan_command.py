@@ -71,6 +71,26 @@ def test_a_finished_run_tells_lengths_and_speed(folder, capsys):
     assert "as in the given run" in assumed and "of the given run, on its machine" in assumed
     cells = lines["completion tokens charged"]
     assert cells.startswith("at most 6,000, expected ")
+    # The fake model has no shape that the run could tell: the planned model's own is taken.
+    assert ttc(f"plan {ASKED} --model embedded --from-run run --hardware h100") == 0
+    lines, assumed = said(capsys)
+    assert "as in the given run" in assumed and "a roofline" in assumed
+    assert float(lines["of it for prompts"].split()[0]) >= 0
+    assert ttc(f"plan {ASKED} --model embedded --shape run --hardware h100") == 2
+
+
+def test_a_task_takes_the_place_of_the_file_s_bank(folder, capsys):
+    (folder / "c.yaml").write_text("bank: nowhere\nmodel: m\n")
+    assert ttc(f"plan c.yaml {ASKED} --throughput 100") == 0
+    assert said(capsys)[0]["cells"] == "2 on 20 problems"
+
+
+def test_hardware_is_for_one_model(folder, capsys):
+    (folder / "c.yaml").write_text("models: [embedded, {path: embedded, temperature: 0.2}, m]\n")
+    assert ttc(f"plan c.yaml {ASKED} --hardware h100") == 2
+    assert "--hardware is for one model, and there are 2: embedded, m" in capsys.readouterr().err
+    assert ttc(f"plan c.yaml {ASKED} --throughput 100") == 0
+    assert said(capsys)[0]["cells"] == "6 on 60 problems"
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from engine_loop import EngineLoop
 
-from ttc.api import Silent, make_plan, portable
+from ttc.api import Silent, make_plan
 from ttc.core.types import Message
-from ttc.engines.ray_workers import RayEngine, RayOptions
+from ttc.engines.ray_cluster import RayOptions
+from ttc.engines.ray_workers import RayEngine
 from ttc.engines.vllm_engine import VLLMEngine
 from ttc.engines.vllm_profile import VLLMOptions
+from ttc.run.manifest import portable
 from ttc.run.plan import spec_id
 from ttc.run.sweep import run_sweep
 from ttc.store.rundir import RunDir

@@ -11,13 +11,16 @@ import pytest
 from documented import write_rows
 from test_kill import tables
 
-from ttc.api import Silent, make_plan, portable
+from ttc.api import Silent, make_plan
 from ttc.cli.main import _with_values, run
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.specs import ModelSpec
 from ttc.core.types import GenRequest
-from ttc.engines.ray_workers import Fleet, RayOptions, Worker, join_cluster
+from ttc.engines.ray_actor import Worker
+from ttc.engines.ray_cluster import RayOptions, join_cluster
+from ttc.engines.ray_workers import Fleet
 from ttc.report.aggregate import compact
+from ttc.run.manifest import portable
 from ttc.run.plan import spec_id
 from ttc.run.sweep import run_sweep
 from ttc.store.bank import read_bank

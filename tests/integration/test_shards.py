@@ -16,14 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_kill import STOPPED, manifest_of, tables
 
-from ttc.api import Silent, portable
+from ttc.api import Silent
 from ttc.cli.main import run
-from ttc.core.errors import ConfigError
+from ttc.core.errors import ConfigError, EngineError
 from ttc.core.specs import parse_config
+from ttc.engines.fake import FakeEngine
 from ttc.engines.opening import open_engine
 from ttc.report.aggregate import compact
 from ttc.run.bench import make_benches
 from ttc.run.forecasting import known_before
+from ttc.run.manifest import portable
 from ttc.run.plan import make_cells, spec_id
 from ttc.run.shards import Shard, parse_shard
 from ttc.run.sweep import Plan, run_sweep
@@ -59,6 +61,7 @@ def plan_of(folder, n, allocators=("uniform", "random", "knapsack", "sequential"
             "allocators": list(allocators),
             "budgets": [200, 450],
             "sampling": {"max_tokens": 100},
+            "max_errors": "100%",
             "cache": "off",  # a shard draws its whole cells anew, and the fake model tells no log-probability of a cut sample
         },
         "test",
@@ -122,17 +125,37 @@ def test_problems_are_dealt_where_grants_are_known_before(tmp_path):
     assert sorted(loads) == [2000, 2250, 2250]
 
 
-def test_shards_may_spend_their_grants_and_no_more(tmp_path):
+class Fails:
+    """Breaks the fake model for some problems, until it is mended; a failed call is charged its whole reservation."""
+
+    def __init__(self, monkeypatch, *questions):
+        self.broken, whole = True, FakeEngine.generate
+
+        async def generate(engine, requests):
+            if self.broken and any(q in request.prompt.messages[-1].content for request in requests for q in questions):
+                raise EngineError("out of order", retryable=True)
+            return await whole(engine, requests)
+
+        monkeypatch.setattr(FakeEngine, "generate", generate)
+
+
+def test_shards_may_spend_their_grants_and_no_more(tmp_path, monkeypatch):
     """Failed attempts stay spent: a shard pays them from its own part of the total."""
+    model = Fails(monkeypatch, "")
     plan = plan_of(tmp_path, 6, ["uniform"])
-    out = tmp_path / "shared"
-    for shard in (Shard(1, 2), Shard(2, 2)):
-        run_part(plan, out, shard)
-    rows = [json.loads(line) for path in (out / "journal").glob("*.jsonl") for line in path.read_text().splitlines()]
-    for cell in plan.cells:
-        spent = [sum(row["draw_spent"]) for row in rows if row.get("cell") == cell.id and "problem_id" in row]
-        assert len(spent) == 6
-        assert max(spent) <= cell.budget
+    out, shards = tmp_path / "shared", (Shard(1, 2), Shard(2, 2))
+    for broken in (True, False):
+        model.broken = broken
+        for shard in shards:
+            run_part(plan, out, shard)
+    for shard in shards:
+        rows = [json.loads(line) for line in (out / "journal" / f"{shard.name}.jsonl").read_text().splitlines()]
+        for cell in plan.cells:
+            attempts = [row for row in rows if row.get("cell") == cell.id and "problem_id" in row]
+            failed = [row for row in attempts if row["status"] == "error"]
+            assert (len(attempts), len(failed)) == (6, 3)
+            assert sum(sum(row["draw_spent"]) for row in failed) > 0
+            assert sum(sum(row["draw_spent"]) for row in attempts) <= 3 * cell.budget
 
 
 @pytest.mark.parametrize("word", ["0/4", "5/4", "1", "1/0", "a/b", "1/4/2", "-1/4", "1 / 4"])
@@ -149,13 +172,22 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def start(number, stop=None):
-    """Start one of two shards as Slurm does; `stop` kills it when its journal has got so many records."""
+def start(number, stop=None, alone=None):
+    """Start one of two shards as Slurm does; `stop` kills it when its journal has got so many records.
+
+    `alone` is the number of shards, told where one task is submitted again.
+    """
     if stop is None:
         bin_folder = str(Path(sys.executable).parent)
-        slurm = {"SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_TASK_COUNT": "2"}
+        slurm = {"SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_TASK_COUNT": str(2 if alone is None else 1)}
         environment = {**os.environ, **slurm, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
-        words = ["bash", str(ROOT / "examples" / "slurm.sh"), "sweep.yaml", "shared"]
+        words = [
+            "bash",
+            str(ROOT / "examples" / "slurm.sh"),
+            "sweep.yaml",
+            "shared",
+            *([] if alone is None else [str(alone)]),
+        ]
     else:
         environment = dict(os.environ)
         program = [sys.executable, "-c", STOPPED, json.dumps(["record", stop, signal.SIGKILL])]
@@ -188,7 +220,7 @@ def test_one_of_two_shards_is_killed_and_started_again(here, capsys):
     assert [len(rows) for rows in kept.values()] == [5, PROBLEMS // 2 * CELLS]
     assert not list((here / "shared").glob("records.parquet"))
 
-    code, out, err = ended(start(1))
+    code, out, err = ended(start(1, alone=2))
     assert code == 0, err
     assert "report: " in out
     manifest = manifest_of(here / "shared")
@@ -217,6 +249,29 @@ def test_an_unshared_command_runs_what_shards_left(here, capsys):
     assert run([*SWEEP, "--out", "whole", "--display", "none"]) == 0
     assert tables(here / "shared") == tables(here / "whole")
     assert [len(rows) for rows in records(here / "shared").values()] == [5 * CELLS, 2 * CELLS]
+    capsys.readouterr()
+    assert run([*SWEEP, "--out", "shared", "--shard", "1/3"]) == 0
+    assert "nothing is left to run: all of shard 1/3" in capsys.readouterr().err
+
+
+def test_a_shard_that_mends_a_finished_run_has_the_report_written_again(here, capsys, monkeypatch):
+    model = Fails(monkeypatch, json.loads((here / "rows.jsonl").read_text().splitlines()[1])["question"])
+    words = [*SWEEP, "--out", "shared", "--max-errors", "100%"]
+    for number in (1, 2):
+        assert run([*words, "--shard", f"{number}/2"]) == 0
+    first = manifest_of(here / "shared")
+    failed = [row for rows in records(here / "shared").values() for row in rows if row["status"] == "error"]
+    assert (first["state"], len(failed)) == ("finished", CELLS)
+    before = (here / "shared" / "records.parquet").read_bytes()
+    model.broken = False
+    capsys.readouterr()
+    assert run([*words, "--shard", "1/2"]) == 0
+    assert "nothing is left to run" in capsys.readouterr().err
+    assert (here / "shared" / "records.parquet").read_bytes() == before
+    assert run([*words, "--shard", "2/2"]) == 0
+    assert (here / "shared" / "records.parquet").read_bytes() != before
+    assert manifest_of(here / "shared").keys() == first.keys()
+    assert manifest_of(here / "shared")["state"] == "finished"
 
 
 def test_what_shards_refuse(here, capsys):

@@ -76,9 +76,9 @@ def sweep(tmp_path, monkeypatch, capfd, caplog):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     caplog.set_level(logging.DEBUG, logger="ttc")
 
-    def run_it(model):
+    def run_it(model, *more, out="run"):
         words = ["--debug", "sweep", "--task", "local", "--data", "rows.jsonl", "--model", model, "--strategies", "greedy",
-                 "--budgets", "64", "--max-tokens", "32", "--out", "run", "--display", "plain"]  # fmt: skip
+                 "--budgets", "64", "--max-tokens", "32", "--out", out, "--display", "plain", *more]  # fmt: skip
         monkeypatch.setattr("sys.argv", ["ttc", *words])
         code = run(words)
         return code, "".join(capfd.readouterr()) + caplog.text
@@ -107,6 +107,18 @@ def test_no_key_is_told_whatever_the_server_does(mode, server, sweep, tmp_path):
     if mode == "answers":
         written = [p for p in tmp_path.rglob("*") if p.is_file()]
         assert {"manifest.json", "config.yaml", "index.html"} <= {p.name for p in written}
+
+
+def test_no_key_is_told_that_stands_in_options_or_behind_a_reward_model(server, sweep, tmp_path):
+    host = f"127.0.0.1:{server.server_address[1]}/v1"
+    model = f"http://{host}#m;api_key={KEY};max_retries=0"
+    private = f"http://user:{PASSWORD}@{host}?token={TOKEN}#m;api_key={KEY};max_retries=0"
+    for out, prm in (("one", private), ("two", f"plan={private.partition(';')[0]},execution={private}")):
+        code, output = sweep(model, "--prm", prm, out=out)
+        assert code == 5, output
+        assert leaks(tmp_path, output) == []
+    written = {p.name for p in tmp_path.rglob("*") if p.is_file()}
+    assert {"manifest.json", "config.yaml"} <= written
 
 
 def test_no_key_is_told_where_nobody_listens(sweep, tmp_path):

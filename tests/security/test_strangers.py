@@ -17,8 +17,9 @@ from ttc.api import sweep
 from ttc.cli.main import run
 from ttc.core.errors import ConfigError, DataError, StorageError, TtcError
 from ttc.core.identity import identity
-from ttc.core.specs import read_config
+from ttc.core.specs import ModelSpec, read_config
 from ttc.core.trust import check_trust
+from ttc.engines.opening import open_engine, open_reward
 from ttc.store.bank import Row, import_rows, read_bank, write_bank
 from ttc.store.rundir import RunDir
 from ttc_predictors.budget import BudgetPredictor
@@ -128,6 +129,17 @@ def test_a_file_does_not_send_the_key_to_strangers(model, host, monkeypatch):
         check_trust({"prm": "plan=http://evil/v1#a,execution=embedded"}, "c.yaml")
     monkeypatch.delenv("OPENAI_API_KEY")
     check_trust(values, "c.yaml")
+
+
+@pytest.mark.parametrize("address", ["HTTP://evil.example/v1", "http://localhost,@evil.example/v1"])
+def test_options_lead_nowhere_else_than_the_name_does(address):
+    name = "http://localhost:8000/v1#m"
+    for wrong in (ModelSpec(path=name, options={"base_url": address}), ModelSpec(path=f"{name};base_url={address}")):
+        for opened in (open_engine, open_reward):
+            with pytest.raises(ConfigError, match="base_url is said by the model's name"):
+                opened(wrong)
+    with pytest.raises(ConfigError, match="is not a model of a server"):
+        open_engine(ModelSpec(path=f"{name.partition('#')[0]},{address.rpartition(',')[2]}#m"))
 
 
 NAMES = [

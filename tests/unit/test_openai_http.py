@@ -16,6 +16,7 @@ import pytest
 from ttc.core.errors import EngineError
 from ttc.core.protocols import Engine
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Sampling, Usage
+from ttc.engines.openai_answers import NotNowError
 from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
 
 KEY = "sk-very-secret-0123456789"
@@ -360,6 +361,17 @@ def test_a_rate_limit_is_waited_for_as_told(server: Server) -> None:
 def test_failures_that_may_pass(server: Server, answer: Answer | None, match: str) -> None:
     server.routes["/v1/chat/completions"] = lambda _: answer
     assert fails(options(server), match).retryable
+
+
+@pytest.mark.parametrize(
+    ("status", "charged"),
+    [(408, None), (409, Usage()), (429, Usage()), (500, Usage()), (502, None), (503, Usage()), (504, None)],
+)
+def test_a_server_that_may_do_it_later(server: Server, status: int, charged: Usage | None) -> None:
+    server.routes["/v1/chat/completions"] = lambda _: refuse(status, "not now", Retry_After="7")
+    error = fails(options(server, max_retries=0), rf"\({status}\): .*not now")
+    assert isinstance(error, NotNowError)
+    assert (error.retryable, error.retry_after_s, error.usage) == (True, 7.0, charged)
 
 
 def test_a_stalled_server(server: Server) -> None:

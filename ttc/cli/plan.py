@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ttc.cli.sweep import TrustConfig, file_values, override_tasks
+from ttc.cli.sweep import TrustConfig, file_values, merged
 from ttc.core.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def plan(
     limit: Annotated[int | None, typer.Option(help="Only the first N problems.")] = None,
     hardware: Annotated[str | None, typer.Option(help="Accelerator for the roofline and the memory.")] = None,
     gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests decoded at once.")] = 256,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Requests decoded at once; vLLM's own number without it.")
+    ] = None,
     shape: Annotated[Path | None, typer.Option(help="Folder with the model's config.json, or a run of it.")] = None,
     from_run: Annotated[Path | None, typer.Option(help="A finished run: its lengths and its tokens a second.")] = None,
     throughput: Annotated[float | None, typer.Option(help="Measured completion tokens a second.")] = None,
@@ -41,38 +43,34 @@ def plan(
 ) -> None:
     """Estimate the tokens, hours, memory and price of a sweep, and say what was assumed."""
     from ttc.api import completed
-    from ttc.core.specs import parse_config
-    from ttc.run.projection import Machine, memory, planned_cells, workload
+    from ttc.run.projection import CONCURRENCY, Machine, memory, of_config, planned_cells, problems_of
 
-    values = file_values(config, trusted=trust_config)
     flags = {"models": model and [model], "strategies": strategies, "budgets": budgets, "limit": limit}
-    values.update({key: value for key, value in flags.items() if value is not None})
-    if max_tokens is not None:
-        values["sampling"] = {**(values.get("sampling") or {}), "max_tokens": max_tokens}
-    override_tasks(values, task, {"data": data})
-    spec = completed(parse_config(values, "command line"))
+    values = file_values(config, trusted=trust_config)
+    spec = completed(merged(values, flags, {"max_tokens": max_tokens}, task, {"data": data}))
     cells = planned_cells(spec)
     habits = None if from_run is None else _habits(from_run)
-    work = workload(cells, cached=spec.cache != "off" and not spec.overlap, habits=habits)
-    machine = None if hardware is None else Machine(*_hardware(hardware), gpus, concurrency)
-    known = _shape(shape or from_run, spec) if machine is not None else None
+    work = of_config(spec, cells, habits)
+    machine = None if hardware is None else Machine(*_hardware(hardware), gpus, concurrency or CONCURRENCY)
+    known = _shape(shape, from_run, spec) if machine is not None else None
     projection = _projection(work, machine, known, habits, throughput)
     held = memory(work, known, machine) if machine is not None and known is not None else None
-    problems = sum(len(s.problem_ids) for s in {id(cell.subject): cell.subject for cell in cells}.values())
     lines = [
-        ("cells", f"{len(cells)} on {problems} problems"),
+        ("cells", f"{len(cells)} on {problems_of(cells)} problems"),
         ("completion tokens charged", f"at most {work.ceiling:,}, expected {work.charged:,}"),
         ("completion tokens generated", f"expected {work.generated:,}"),
         ("prompt tokens computed", f"expected {work.prefilled:,}"),
         ("time", f"{_duration(projection.seconds)} at {projection.tokens_per_s:,.0f} completion tokens a second"),
     ]
+    if projection.prefill_s:
+        lines.append(("of it for prompts", _duration(projection.prefill_s)))
     if machine is not None:
         hours = projection.seconds / 3600 * gpus
         lines.append(("accelerator hours", f"{hours:,.3f} of {machine.name}"))
-    if held is not None:
+    if machine is not None and held is not None:
         lines += [
             ("weights", f"{held.weights / 1e9:,.3f} GB"),
-            ("KV cache", f"{held.cache / 1e9:,.3f} GB for {concurrency} sequences of {work.longest:,} tokens;"
+            ("KV cache", f"{held.cache / 1e9:,.3f} GB for {machine.concurrency} sequences of {work.longest:,} tokens;"
                          f" {held.fits:,} fit beside the weights in {held.available / 1e9:,.1f} GB"),
         ]  # fmt: skip
     if price_per_hour is not None:
@@ -127,18 +125,25 @@ def _habits(path: Path) -> Habits:
     return habits_of(run.records.to_pylist(), run.cells.to_pylist())
 
 
-def _shape(path: Path | None, spec: SweepConfig) -> Shape:
-    """Return the model's shape: of a folder, of a run, or of the sweep's own model where that is a folder.
+def _shape(path: Path | None, from_run: Path | None, spec: SweepConfig) -> Shape:
+    """Return the model's shape: of a given folder or run, of the run that tells its habits, or of the model's own folder.
 
     Raises:
-        ConfigError: it is known nowhere.
+        ConfigError: it is known nowhere, or there are several models.
     """
     from ttc.engines.fingerprint import count_parameters, read_config
     from ttc.engines.opening import EMBEDDED
     from ttc.run.projection import shape_of
 
-    name = spec.models[0].path
-    if path is not None and (found := _shape_in_run(path)) is not None:
+    names = list(dict.fromkeys(model.path for model in spec.models))
+    if len(names) > 1:
+        raise ConfigError(
+            f"--hardware is for one model, and there are {len(names)}: {', '.join(names)}",
+            "plan each by --model, or give --throughput alone",
+        )
+    name = names[0]
+    run = path or from_run
+    if run is not None and (found := _shape_in_run(run)) is not None:
         return found
     if path is None:
         path = Path(str(files("ttc.embedded") / "policy")) if name == EMBEDDED else Path(name).expanduser()

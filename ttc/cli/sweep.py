@@ -14,7 +14,8 @@ import typer
 from ttc.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from ttc.engines.ray_workers import RayOptions
+    from ttc.core.specs import SweepConfig
+    from ttc.engines.ray_cluster import RayOptions
     from ttc.result import RunResult
     from ttc.run.sweep import Plan
 
@@ -93,7 +94,6 @@ def sweep(
     """Run strategies x allocators x budgets on a task and a model, or on a bank, and report."""
     from ttc.api import make_plan, run_plan, run_shard
     from ttc.cli.progress import make_observer
-    from ttc.core.specs import parse_config
     from ttc.run.shards import parse_shard
 
     part = None if shard is None else parse_shard(shard)
@@ -106,17 +106,10 @@ def sweep(
         "store_text": False if no_text else None, "track": track, "price_per_mtok": _price_per_mtok(price_per_mtok),
         "sandbox": sandbox,
     }  # fmt: skip
-    values = file_values(config, trusted=trust_config)
-    values.update({key: value for key, value in flags.items() if value is not None})
-    if bank is not None and not task:
-        values.pop("tasks", None)
-    elif task and bank is None:
-        values.pop("bank", None)
     drawn = {"temperature": temperature, "max_tokens": max_tokens}
-    if any(v is not None for v in drawn.values()):
-        values["sampling"] = {**(values.get("sampling") or {}), **{k: v for k, v in drawn.items() if v is not None}}
-    override_tasks(values, task, {"data": data, "split": split, "fields": _pairs(field)})
-    plan = make_plan(parse_config(values, "command line"), ray_options(ray, ray_workers))
+    rows = {"data": data, "split": split, "fields": _pairs(field)}
+    asked = merged(file_values(config, trusted=trust_config), flags, drawn, task, rows)
+    plan = make_plan(asked, ray_options(ray, ray_workers))
     _announce(plan, dry_run)
     if dry_run:
         return
@@ -144,7 +137,32 @@ def file_values(path: Path | None, *, trusted: bool = False) -> dict[str, Any]:
     return {names.get(key, key): value for key, value in values.items()}
 
 
-def override_tasks(values: dict[str, Any], names: list[str] | None, overrides: dict[str, Any]) -> None:
+def merged(
+    values: dict[str, Any],
+    flags: dict[str, Any],
+    sampling: dict[str, Any],
+    tasks: list[str] | None,
+    rows: dict[str, Any],
+) -> SweepConfig:
+    """Return a file's configuration with the flags that were given; a task takes a bank's place, and the other way round.
+
+    Raises:
+        ConfigError: it is none, or flags for one task are given and there are others.
+    """
+    from ttc.core.specs import parse_config
+
+    values.update({key: value for key, value in flags.items() if value is not None})
+    if flags.get("bank") is not None and not tasks:
+        values.pop("tasks", None)
+    elif tasks and flags.get("bank") is None:
+        values.pop("bank", None)
+    if drawn := {key: value for key, value in sampling.items() if value is not None}:
+        values["sampling"] = {**(values.get("sampling") or {}), **drawn}
+    _override_tasks(values, tasks, rows)
+    return parse_config(values, "command line")
+
+
+def _override_tasks(values: dict[str, Any], names: list[str] | None, overrides: dict[str, Any]) -> None:
     """Let --task, --data, --split and --field override the file's tasks."""
     given = {key: value for key, value in overrides.items() if value}
     if names:
@@ -201,17 +219,19 @@ def _price_per_mtok(text: str | None) -> list[float] | None:
 
 def _announce(plan: Plan, dry_run: bool) -> None:
     """Say on stderr what is about to be spent; in a dry run, list the cells on stdout."""
-    from ttc.run.plan import estimate
+    from ttc.run.projection import of_config, problems_of
 
-    cost = estimate(plan.cells, cached=plan.config.cache != "off" and not plan.config.overlap)
+    work = of_config(plan.config, plan.cells)
     live = any("live" in cell.subject.capabilities for cell in plan.cells)
-    lines = [f"{cost.cells} cells on {cost.problems} problems; at most {cost.ceiling:,} completion tokens charged"]
+    lines = [
+        f"{len(plan.cells)} cells on {problems_of(plan.cells)} problems; at most {work.ceiling:,} completion tokens charged"
+    ]
     if live:
-        lines.append(f"expected to generate up to {cost.expected:,} (equal samples are drawn once)")
+        lines.append(f"expected to generate about {work.generated:,}, if a sample is half its cap long")
         prices = plan.config.price_per_mtok
         if prices is not None:
-            price = (cost.expected_prompt * prices[0] + cost.expected * prices[1]) / 1e6
-            lines.append(f"price: about {price:,.2f}, with about {cost.expected_prompt:,} prompt tokens")
+            price = (work.prompted * prices[0] + work.generated * prices[1]) / 1e6
+            lines.append(f"price: about {price:,.2f}, with about {work.prompted:,} prompt tokens")
         if any(cell.subject.sampling.temperature == 0 for cell in plan.cells):
             lines.append("warning: at temperature 0 all samples of a problem are equal: voting is one vote")
     for line in lines:
@@ -230,19 +250,19 @@ def ray_options(address: str | None, workers: int | None) -> RayOptions | None:
         if workers is not None:
             raise ConfigError("--ray-workers needs --ray", "--ray alone starts a cluster on this machine")
         return None
-    from ttc.engines.ray_workers import RayOptions
+    from ttc.engines.ray_cluster import RayOptions
 
     return RayOptions(address or None, workers)
 
 
 def command_line() -> str:
-    """Return how this was asked for, without paths that lead out of the working directory."""
-    from ttc.api import portable_path
+    """Return how this was asked for, without keys and paths that lead out of the working directory."""
+    from ttc.run.manifest import portable_word
 
     words = []
     for word in sys.argv[1:]:
         flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        words.append(flag + equals + ",".join(portable_path(part) for part in value.split(",")))
+        words.append(flag + equals + portable_word(value))
     return shlex.join(["ttc", *words])
 
 

@@ -107,6 +107,32 @@ class HasArchitecture(Protocol):
         """Return the class name, None where it is not known."""
 
 
+@runtime_checkable
+class Warns(Protocol):
+    """An engine or a reward model that knows things a user should know; each stands there once."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return them, oldest first."""
+
+
+@runtime_checkable
+class HasEndpoints(Protocol):
+    """An engine or a reward model that is made of servers or workers."""
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Return what each of them did."""
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """A reward model that is made of others; what they have to say is theirs."""
+
+    @property
+    def parts(self) -> tuple[RewardModel, ...]:
+        """Return them."""
+
+
 class RewardModel(Protocol):
     """Scores steps. One number in [0, 1] a step; the last one judges the whole response."""
 

@@ -6,7 +6,6 @@ Continuing a prefix needs one tokenizer, so it is offered only where all members
 
 from __future__ import annotations
 
-import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from ttc.core.identity import identity
 from ttc.core.protocols import Capability, Engine
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens
 from ttc.engines.replay import ReplayEngine
+from ttc.engines.together import together
 from ttc.store.bank import Row
 
 
@@ -168,9 +168,7 @@ class Joint(ABC):
 
     async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
         """Have each request answered by its member, in request order."""
-        if len(requests) == 1:
-            return [await self._one(requests[0])]
-        return list(await asyncio.gather(*(self._one(request) for request in requests)))
+        return await together([self._one(request) for request in requests])
 
     async def _one(self, request: GenRequest) -> Completion:
         position, own = self.place(request.problem_id, request.index)

@@ -10,7 +10,6 @@ the answer that arrived is counted.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from ttc.core.errors import EngineError, did_you_mean
 from ttc.core.identity import identity
 from ttc.core.protocols import Capability
 from ttc.core.secrets import secrets_of, without_secrets
-from ttc.core.types import Completion, Finish, GenRequest, Message, Prompt, Tokens, Usage
+from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens, Usage
+from ttc.engines.openai_answers import GENERATED, chatted, completed, failure
+from ttc.engines.together import together
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -29,19 +30,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _NO_KEY = "none"
 _DECODED = 4096
-_MESSAGE_CHARACTERS = 300
 _CHATS: frozenset[Capability] = frozenset({"live", "temperature"})
 """What every server can do."""
-_NOT_NOW = (429, 502, 503, 504)
+_NOT_NOW = (408, 429, 502, 503, 504)
 """What a server says that may do it later."""
-
-
-class RateLimitedError(EngineError):
-    """A server is over its rate limit; `retry_after_s` is how long it asked to be left alone, None if it did not say."""
-
-    def __init__(self, message: str, hint: str, retry_after_s: float | None) -> None:
-        super().__init__(message, hint, retryable=True)
-        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +47,12 @@ class OpenAIOptions:
     api_key: str | None = None
     """None reads OPENAI_API_KEY; a server without keys needs neither."""
     timeout_s: float = 600.0
+    text_timeout_s: float = 10.0
+    """Of turning text into tokens and back, which nothing else runs beside."""
     max_retries: int = 5
     """Of rate limits, server errors and lost connections, with growing waits or as Retry-After says."""
     max_concurrency: int = 256
     logprobs: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    text: str
-    tokens: Tokens
-    finish: Finish
-    stop: int | str | None
 
 
 class OpenAIEngine:
@@ -107,8 +93,12 @@ class OpenAIEngine:
             base_url=options.base_url, api_key=self._key, timeout=options.timeout_s, max_retries=options.max_retries
         )
         self._blocking = OpenAI(
-            base_url=options.base_url, api_key=self._key, timeout=options.timeout_s, max_retries=options.max_retries
+            base_url=options.base_url,
+            api_key=self._key,
+            timeout=options.text_timeout_s,
+            max_retries=options.max_retries,
         )
+        self._slots = asyncio.Semaphore(options.max_concurrency)  # belongs to the loop that first waits for it
         try:
             await self._find_model(self._client)
             self._takes_tokens = await self._probe_tokens(self._client)
@@ -150,14 +140,7 @@ class OpenAIEngine:
         Raises EngineError, `retryable` where the same call may succeed later.
         """
         draw = self._complete if self._takes_tokens else self._chat_once
-        if len(requests) == 1:
-            return [await draw(requests[0])]
-        draws = [asyncio.ensure_future(draw(request)) for request in requests]
-        try:
-            return await asyncio.gather(*draws)
-        finally:
-            for task in draws:
-                task.cancel()
+        return await together([draw(request) for request in requests])
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the JSON of another address of the server, asked as patiently and with the same errors."""
@@ -270,29 +253,14 @@ class OpenAIEngine:
             )
         )
         choice = self._choice(answer)
-        tokens: Tokens = tuple(getattr(choice, "token_ids", None) or ())
-        stop = getattr(choice, "stop_reason", None)
-        if isinstance(stop, int) and stop not in sampling.stop_token_ids:
-            stop = None  # one of the model's own end tokens
-        recorded = choice.logprobs
-        values = None if recorded is None else _numbers(recorded.token_logprobs)
-        tops = (
-            None if recorded is None or not recorded.top_logprobs else [list(d.values()) for d in recorded.top_logprobs]
-        )
-        if _finish(choice) == "stop" and stop is None and tokens:
-            self.ends.add(tokens[-1])
-        said = _Said(choice.text or "", tokens, _finish(choice), stop)
-        return _completion(request, said, _usage(answer, request), values, tops)
+        completion = completed(request, answer, choice)
+        if completion.finish == "stop" and completion.stop_reason is None and completion.tokens:
+            self.ends.add(completion.tokens[-1])
+        return completion
 
     async def _chat_once(self, request: GenRequest) -> Completion:
         answer = await self._ask(lambda client: self._create_chat(client, request))
-        choice = self._choice(answer)
-        message = getattr(choice, "message", None)
-        recorded = getattr(choice.logprobs, "content", None) if choice.logprobs is not None else None
-        values = None if not recorded else _numbers([entry.logprob for entry in recorded])
-        tops = None if not recorded else [[top.logprob for top in entry.top_logprobs or []] for entry in recorded]
-        said = _Said(getattr(message, "content", None) or "", (), _finish(choice), None)
-        return _completion(request, said, _usage(answer, request), values, tops)
+        return chatted(request, answer, self._choice(answer))
 
     async def _create_chat(self, client: AsyncOpenAI, request: GenRequest) -> Any:
         from openai import BadRequestError
@@ -353,10 +321,9 @@ class OpenAIEngine:
                 return await call(client)
         except (OpenAIError, ValueError) as error:
             told = self._told(error)
-            if isinstance(error, APIStatusError):
-                told.usage = (
-                    Usage()
-                )  # a refusal: nothing was generated, so the problem's budget is there for another try
+            if isinstance(error, APIStatusError) and error.status_code not in GENERATED:
+                # A refusal: nothing was generated, so the problem's budget is there for another try.
+                told.usage = Usage()
             # Without the cause: a server may repeat the key in its answer.
             raise told from None
 
@@ -368,7 +335,7 @@ class OpenAIEngine:
         try:
             answer: Any = self._blocking.post(f"{self._root}/{path}", cast_to=object, body=body)
         except (OpenAIError, ValueError) as error:
-            raise self._told(error) from None
+            raise self._told(error, self._options.text_timeout_s) from None
         if not isinstance(answer, dict):
             raise EngineError(f"{self.host}/{path} answered with something else than JSON", retryable=True)
         return answer
@@ -381,47 +348,16 @@ class OpenAIEngine:
         text: str = self._post_now("detokenize", {"model": self._options.model, "tokens": tokens})["prompt"]
         return text
 
-    def _told(self, error: Exception) -> EngineError:
-        """Say in one line what went wrong, without the key."""
-        import openai
-
+    def _told(self, error: Exception, timeout_s: float | None = None) -> EngineError:
         options = self._options
-        said = " ".join(str(getattr(error, "message", error)).split())
-        for secret in (*((self._key,) if self._key != _NO_KEY else ()), *secrets_of(options.base_url)):
-            said = said.replace(secret, "***")
-        said = said[:_MESSAGE_CHARACTERS]
-        status = getattr(error, "status_code", None)
-        if isinstance(error, openai.APITimeoutError):
-            return EngineError(
-                f"{self.host} gave no answer within {options.timeout_s:g} s",
-                "ask for fewer tokens, raise the time limit, or look at the server",
-                retryable=True,
-            )
-        if isinstance(error, openai.APIConnectionError):
-            cause = " ".join(str(error.__cause__ or "").split())
-            return EngineError(
-                f"cannot reach {self.host}{f': {cause}' if cause else ''}",
-                "is the server running?",
-                retryable=True,
-                fatal=True,
-            )
-        if status in (401, 403):
-            return EngineError(
-                f"{self.host} refuses the key ({status})", "set OPENAI_API_KEY to a valid key", fatal=True
-            )
-        if status == 404:
-            return EngineError(f"{self.host} knows no such address or model {options.model!r} (404): {said}")
-        if status == 429:
-            return RateLimitedError(
-                f"{self.host} is over its rate limit (429) after {options.max_retries} retries: {said}",
-                "lower the concurrency, or try later",
-                _retry_after_s(error),
-            )
-        if isinstance(status, int) and status >= 500:
-            return EngineError(f"{self.host} failed ({status}): {said}", "look at the server's log", retryable=True)
-        if isinstance(status, int):
-            return EngineError(f"{self.host} refused the request ({status}): {said}")
-        return EngineError(f"{self.host} answered with something else than JSON: {said}", retryable=True)
+        return failure(
+            error,
+            self.host,
+            options.model,
+            [*([self._key] if self._key != _NO_KEY else []), *secrets_of(options.base_url)],
+            retries=options.max_retries,
+            timeout_s=timeout_s or options.timeout_s,
+        )
 
 
 async def _fetch(client: AsyncOpenAI, url: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
@@ -431,58 +367,8 @@ async def _fetch(client: AsyncOpenAI, url: str, body: Mapping[str, Any] | None =
     return answer if isinstance(answer, dict) else {}
 
 
-def _completion(
-    request: GenRequest, said: _Said, usage: Usage, values: tuple[float, ...] | None, tops: list[list[float]] | None
-) -> Completion:
-    top = request.sampling.top_logprobs
-    confidences = None
-    if top and tops and all(tops):
-        # The sampled token may be among the top ones, or one more beside them.
-        kept = [sorted(position, reverse=True)[:top] for position in tops]
-        confidences = tuple(-math.fsum(position) / len(position) for position in kept)
-    return Completion(
-        index=request.index,
-        text=said.text,
-        tokens=said.tokens,
-        finish=said.finish,
-        usage=usage,
-        stop_reason=said.stop,
-        logprob=None if values is None else math.fsum(values),
-        confidence=math.fsum(confidences) / len(confidences) if confidences else None,
-        token_logprobs=values,
-        token_confidences=confidences,
-    )
-
-
-def _finish(choice: Any) -> Finish:
-    return "length" if choice.finish_reason == "length" else "stop"
-
-
-def _usage(answer: Any, request: GenRequest) -> Usage:
-    usage = getattr(answer, "usage", None)
-    completion = getattr(usage, "completion_tokens", None)
-    if not isinstance(completion, int):
-        return Usage(completion=request.max_tokens)  # nothing was reported: charge the worst case
-    prompt = getattr(usage, "prompt_tokens", None) or 0
-    cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None) or 0
-    return Usage(prompt=prompt - cached, cached=cached, completion=completion)
-
-
-def _numbers(values: Sequence[float | None] | None) -> tuple[float, ...] | None:
-    return None if not values or None in values else tuple(value for value in values if value is not None)
-
-
 def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in messages]
-
-
-def _retry_after_s(error: Exception) -> float | None:
-    """Return a refusal's Retry-After in seconds; None where there is none, or it is a date."""
-    response = getattr(error, "response", None)
-    try:
-        return max(0.0, float(response.headers["retry-after"])) if response is not None else None
-    except (KeyError, ValueError):
-        return None
 
 
 def _fingerprint(options: OpenAIOptions, version: str) -> str:

@@ -19,9 +19,13 @@ from ttc.core.specs import ModelSpec
 
 if TYPE_CHECKING:
     from ttc.engines.fake import FakeOptions
+    from ttc.engines.openai_http import OpenAIOptions
+    from ttc.engines.pool import PoolOptions
     from ttc.engines.rewards import Backend
 
 T = TypeVar("T")
+M = TypeVar("M")
+P = TypeVar("P", bound="OpenAIOptions")
 WEB = ("http://", "https://")
 EMBEDDED = "embedded"
 """The shipped policy, and the shipped process reward model."""
@@ -85,29 +89,31 @@ def _shipped(spec: ModelSpec, part: str) -> ModelSpec:
 
 def _open_servers(spec: ModelSpec) -> Engine:
     from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
+    from ttc.engines.server_pools import PoolEngine
 
-    urls, name = _servers(spec)
-    first, *others = (_options(OpenAIOptions, spec, base_url=url, model=name) for url in urls)
-    if not others:
-        return OpenAIEngine(first)
-    from ttc.engines.pool import PoolEngine, PoolOptions
-
-    # The pool retries, elsewhere where it can.
-    servers = [OpenAIEngine(replace(one, max_retries=0)) for one in (first, *others)]
-    return PoolEngine(servers, first.label or name, PoolOptions(max_retries=first.max_retries))
+    return _served(spec, OpenAIOptions, OpenAIEngine, PoolEngine)
 
 
 def _open_reward_servers(spec: ModelSpec) -> Backend:
     from ttc.engines.openai_pooling import PoolingServer, PoolingServerOptions
+    from ttc.engines.server_pools import PoolingPool
+
+    return _served(spec, PoolingServerOptions, PoolingServer, PoolingPool)
+
+
+def _served(
+    spec: ModelSpec, cls: type[P], one: Callable[[P], T], many: Callable[[list[T], str, PoolOptions], M]
+) -> T | M:
+    """Return what asks one server, or a pool of several."""
+    from ttc.engines.pool import PoolOptions
 
     urls, name = _servers(spec)
-    first, *others = (_options(PoolingServerOptions, spec, base_url=url, model=name) for url in urls)
+    first, *others = (_options(cls, spec, base_url=url, model=name) for url in urls)
     if not others:
-        return PoolingServer(first)
-    from ttc.engines.pool import PoolingPool, PoolOptions
-
-    servers = [PoolingServer(replace(one, max_retries=0)) for one in (first, *others)]
-    return PoolingPool(servers, first.label or name, PoolOptions(max_retries=first.max_retries))
+        return one(first)
+    # The pool retries, elsewhere where it can.
+    servers = [one(replace(options, max_retries=0)) for options in (first, *others)]
+    return many(servers, first.label or name, PoolOptions(max_retries=first.max_retries))
 
 
 def _servers(spec: ModelSpec) -> tuple[list[str], str]:
@@ -140,7 +146,13 @@ def _fake_options(spec: ModelSpec) -> FakeOptions:
 
 
 def _options(cls: type[T], spec: ModelSpec, **given: str) -> T:
-    """Validate an engine's options: the model's own `options` in the YAML file join what its name says."""
+    """Validate an engine's options: the model's own `options` in the YAML file join what its name says.
+
+    Raises:
+        ConfigError: they contradict it, as an address would that nobody has checked, or one is unknown.
+    """
+    if twice := sorted(given.keys() & spec.options.keys()):
+        raise ConfigError(f"{spec.path}: {twice[0]} is said by the model's name", "leave it out of its options")
     values: dict[str, Any] = {**given, **spec.options}
     names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     shared = {"label": spec.label, "max_model_len": spec.max_model_len}

@@ -21,6 +21,7 @@ class PhasedReward:
 
     def __init__(self, plan: RewardModel, execution: RewardModel) -> None:
         self._plan, self._execution = plan, execution
+        self.parts = (plan, execution)
         self.label = f"{plan.label}+{execution.label}"
         self.fingerprint = identity(["phased", plan.fingerprint, execution.fingerprint])
         # Tokens are counted over both: with two sizes nobody knows how many were whose.

@@ -1,4 +1,4 @@
-"""Several servers of one model as one engine: `http://HOST1/v1,http://HOST2/v1#NAME`.
+"""Several servers or workers of one model: which of them is asked, and what happens when one fails.
 
 A request goes to the server that its problem hashes to, so that a problem's branches meet the same prefix cache, unless
 that server is much busier than the others: then to the least loaded one. A server that cannot be reached gets no further
@@ -13,24 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from ttc.core.errors import ConfigError, EngineError
-from ttc.core.identity import identity
-from ttc.core.protocols import Capability
-from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens
-from ttc.engines.openai_http import OpenAIEngine, RateLimitedError
-from ttc.engines.openai_pooling import PoolingServer
-from ttc.engines.rewards import RewardFormat, Scored
+from ttc.core.errors import ConfigError, EngineError, TtcError
+from ttc.core.types import Completion, GenRequest, Tokens
+from ttc.engines.openai_answers import NotNowError
+from ttc.engines.rewards import Scored
 
 
 class Endpoint(Protocol):
     """One server of a pool."""
-
-    fingerprint: str
 
     @property
     def host(self) -> str:
@@ -50,7 +45,23 @@ class Endpoint(Protocol):
         """Close the connections."""
 
 
+class Draws(Endpoint, Protocol):
+    """A server of a policy."""
+
+    async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
+        """Draw one completion a request, in request order."""
+
+
+class Scores(Endpoint, Protocol):
+    """A server of a reward model."""
+
+    async def read(self, tokens: Tokens, problem_id: str) -> Scored:
+        """Score one list of tokens."""
+
+
 E = TypeVar("E", bound=Endpoint)
+D = TypeVar("D", bound=Draws)
+S = TypeVar("S", bound=Scores)
 R = TypeVar("R")
 
 
@@ -115,15 +126,16 @@ class _Member(Generic[E]):
 class Pool(Generic[E]):
     """Deals calls to servers and minds their health. `warnings` says what a user should know."""
 
-    def __init__(self, endpoints: Sequence[E], label: str, options: PoolOptions) -> None:
+    def __init__(self, endpoints: Sequence[E], label: str, options: PoolOptions, noun: str = "server") -> None:
         hosts = [endpoint.host for endpoint in endpoints]
         if twice := [host for host in hosts if hosts.count(host) > 1]:
-            raise ConfigError(f"{twice[0]} stands twice in one pool", "name each server once")
-        self.label, self.options = label, options
+            raise ConfigError(f"{twice[0]} stands twice in one pool", f"name each {noun} once")
+        self.label, self.options, self.noun = label, options, noun
         self.members = [_Member(endpoint, EndpointStatistics(endpoint.host)) for endpoint in endpoints]
         self.warnings: list[str] = []
         self._watchers: list[asyncio.Task[None]] = []
         self._back = asyncio.Event()
+        """Set when a server is taken back."""
 
     @property
     def up(self) -> list[E]:
@@ -136,6 +148,9 @@ class Pool(Generic[E]):
         Raises:
             EngineError: none can be reached, one refuses, or two offer different things.
         """
+        self._back = asyncio.Event()  # an event belongs to the loop that first waits for it, and a pool may start again
+        for member in self.members:
+            member.doubted = asyncio.Event()
         found = await asyncio.gather(*(member.endpoint.start() for member in self.members), return_exceptions=True)
         try:
             self._take(found)
@@ -156,7 +171,7 @@ class Pool(Generic[E]):
                 member.up = True
             else:
                 member.lost = True
-                self.warnings.append(f"{self.label}: {failure}; its requests go to the other servers")
+                self.warnings.append(f"{self.label}: {failure}; its requests go to the other {self.noun}s")
 
     async def close(self) -> None:
         """Close every connection. Doing it twice is no error."""
@@ -167,7 +182,14 @@ class Pool(Generic[E]):
                 await asyncio.wait([watcher], timeout=1.0)
         for member in self.members:
             member.up = False
-            await member.endpoint.close()
+        closed = await asyncio.gather(*(member.endpoint.close() for member in self.members), return_exceptions=True)
+        for failure in closed:
+            if failure is not None:
+                raise failure
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Return the servers and what each did, for the record."""
+        return [asdict(member.statistics) for member in self.members]
 
     async def call(self, key: str, work: Callable[[E], Awaitable[R]]) -> tuple[R, EndpointStatistics]:
         """Have one server do the work, another one where it cannot; returns its statistics to be filled in.
@@ -187,7 +209,7 @@ class Pool(Generic[E]):
                 tried.append(member)
                 if len(tried) >= self.options.max_retries + len(self.members):
                     raise EngineError(
-                        f"{error.message} (tried {len(tried)} times on {len(self.members)} servers)",
+                        f"{error.message} (tried {len(tried)} times on {len(self.members)} {self.noun}s)",
                         error.hint,
                         retryable=True,
                         usage=error.usage,
@@ -198,10 +220,16 @@ class Pool(Generic[E]):
             return result, member.statistics
 
     def now(self, work: Callable[[E], R]) -> R:
-        """Have the first server that can do a small piece of work at once. Raises EngineError where none can."""
-        failure: EngineError | None = None
-        for member in self.members:
-            if not member.up:
+        """Have a server do a small piece of work at once: the one that failed longest ago, of those that are not lost.
+
+        Nothing else runs meanwhile, so nobody is waited for.
+
+        Raises:
+            EngineError: none can; never `fatal`, since a server may come back while calls wait for one.
+        """
+        failure = self._nobody()
+        for member in sorted(self.members, key=lambda member: (not member.up, member.rests_until)):
+            if member.lost:
                 continue
             try:
                 return work(member.endpoint)
@@ -209,8 +237,9 @@ class Pool(Generic[E]):
                 if not error.retryable:
                     raise
                 self._failed(member, error)
+                member.doubted.set()
                 failure = error
-        raise failure or self._nobody()
+        raise EngineError(failure.message, failure.hint, retryable=True, usage=failure.usage)
 
     async def _choose(self, key: str, tried: Sequence[_Member[E]]) -> _Member[E]:
         loop = asyncio.get_running_loop()
@@ -243,7 +272,9 @@ class Pool(Generic[E]):
             own = asyncio.current_task()
             if member.up or (own is not None and own.cancelling()):
                 raise
-            raise EngineError(f"{member.statistics.host} was lost", "look at the server", retryable=True) from None
+            raise EngineError(
+                f"{member.statistics.host} was lost", f"look at the {self.noun}", retryable=True
+            ) from None
         finally:
             member.calls.discard(call)
             member.load -= 1
@@ -256,7 +287,7 @@ class Pool(Generic[E]):
         now = asyncio.get_running_loop().time()
         if member.rests_until <= now:  # requests that fail together are one failure
             rest_s = self.options.first_rest_s * 2 ** min(member.failures, 10)
-            if isinstance(error, RateLimitedError) and error.retry_after_s is not None:
+            if isinstance(error, NotNowError) and error.retry_after_s is not None:
                 rest_s = error.retry_after_s
             member.failures += 1
             member.rests_until = now + min(rest_s, self.options.longest_rest_s)
@@ -274,8 +305,8 @@ class Pool(Generic[E]):
 
     def _nobody(self) -> EngineError:
         return EngineError(
-            f"none of the {len(self.members)} servers of {self.label!r} can be reached",
-            "start them again, then run the command again: what is finished is kept",
+            f"none of the {len(self.members)} {self.noun}s of {self.label!r} can be reached",
+            "bring them back, then run the command again: what is finished is kept",
             retryable=True,
             fatal=True,
         )
@@ -295,8 +326,9 @@ class Pool(Generic[E]):
                 async with asyncio.timeout(self.options.health_timeout_s):
                     healthy = await member.endpoint.healthy()
             member.misses = 0 if healthy else member.misses + 1
-            if healthy and not member.up:  # one connection was lost, not the server
-                self._readmit(member)
+            if healthy and not member.up:  # one connection was lost, not the server, which may still fail: it rests on
+                member.up = True
+                self._back.set()
             elif member.misses >= (self.options.misses if member.up else 1):
                 self._lose(member)
 
@@ -304,7 +336,7 @@ class Pool(Generic[E]):
         member.up, member.lost = False, True
         member.statistics.losses += 1
         self.warnings.append(
-            f"{self.label}: {member.statistics.host} is lost; its requests go to the other servers"
+            f"{self.label}: {member.statistics.host} is lost; its requests go to the other {self.noun}s"
         )
         for call in list(member.calls):
             call.cancel()
@@ -315,15 +347,12 @@ class Pool(Generic[E]):
             await member.endpoint.close()
             await member.endpoint.start()
             self._check_offer(member)
-        except EngineError as error:
-            said = f"{self.label}: {member.statistics.host} is back and not taken: {error.message}"
-            if not error.retryable and said not in self.warnings:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next check tries again
+            said = f"{self.label}: {member.statistics.host} is back and not taken: {str(error) or type(error).__name__}"
+            if not (isinstance(error, TtcError) and error.retryable) and said not in self.warnings:
                 self.warnings.append(said)
             return
         self.warnings.append(f"{self.label}: {member.statistics.host} is there again")
-        self._readmit(member)
-
-    def _readmit(self, member: _Member[E]) -> None:
         member.up, member.lost = True, False
         member.failures = member.misses = 0
         member.rests_until = 0.0
@@ -340,119 +369,21 @@ class Pool(Generic[E]):
                 )
 
 
-class PoolEngine:
-    """Implements `ttc.core.protocols.Engine` by several servers of one model."""
-
-    def __init__(self, servers: Sequence[OpenAIEngine], label: str, options: PoolOptions | None = None) -> None:
-        self._pool = Pool(servers, label, options or PoolOptions())
-        self.label = label
-        self._identity = identity(sorted(server.fingerprint for server in servers))
-        self.fingerprint = f"servers:{self._identity}"
-        """Names the servers and the model; once started, their builds as well, whichever of them are there."""
-        self.capabilities: frozenset[Capability] = frozenset({"live", "temperature"})
-        self.immediate = False
-        self.context_tokens: int | None = None
-        self.parameters: int | None = None
-
-    @property
-    def warnings(self) -> list[str]:
-        """Return what a user should know of the servers so far."""
-        return self._pool.warnings
-
-    @property
-    def statistics(self) -> list[EndpointStatistics]:
-        """Return what each server did."""
-        return [member.statistics for member in self._pool.members]
-
-    def endpoints(self) -> list[dict[str, Any]]:
-        """Return the servers and what each did, for the record."""
-        members = self._pool.members
-        return [{**asdict(member.statistics), "build": member.endpoint.version} for member in members]
-
-    async def start(self) -> None:
-        """Reach the servers and find out what they can do. Raises EngineError where none is there, or two differ."""
-        await self._pool.start()
-        first, *others = self._pool.up
-        self.capabilities, self.context_tokens = first.capabilities, first.context_tokens
-        builds = sorted({server.version for server in (first, *others)})
-        self.fingerprint = f"servers:{self._identity}+{identity(builds)}"
-        if len(builds) > 1:
-            self.warnings.append(
-                f"{self.label}: the servers are different builds ({', '.join(builds)}): equal seeds may give other answers"
-            )
-
-    def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
-        """Apply the chat template as any of the servers does."""
-        return self._pool.now(lambda server: server.render(messages, flags))
-
-    def encode(self, text: str) -> Tokens:
-        """Return the tokens of a text; raises EngineError where the servers only chat."""
-        return self._pool.now(lambda server: server.encode(text))
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of `tokens`; raises EngineError where the servers only chat."""
-        ends = set[int]().union(*(member.endpoint.ends for member in self._pool.members))
-        return self._pool.now(lambda server: server.decode([token for token in tokens if token not in ends]))
-
-    async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
-        """Draw one completion a request, in request order. Raises EngineError as one server does."""
-        if len(requests) == 1:
-            return [await self._one(requests[0])]
-        draws = [asyncio.ensure_future(self._one(request)) for request in requests]
-        try:
-            return await asyncio.gather(*draws)
-        finally:
-            for task in draws:
-                task.cancel()
-
-    async def _one(self, request: GenRequest) -> Completion:
-        (completion,), statistics = await self._pool.call(request.problem_id, lambda server: server.generate([request]))
-        statistics.prompt += completion.usage.prompt
-        statistics.cached += completion.usage.cached
-        statistics.completion += completion.usage.completion
-        return completion
-
-    async def close(self) -> None:
-        """Close the connections. Doing it twice is no error."""
-        await self._pool.close()
+async def drawn(pool: Pool[D], request: GenRequest) -> Completion:
+    """Have one completion drawn, and count it."""
+    (completion,), statistics = await pool.call(request.problem_id, lambda endpoint: endpoint.generate([request]))
+    statistics.prompt += completion.usage.prompt
+    statistics.cached += completion.usage.cached
+    statistics.completion += completion.usage.completion
+    return completion
 
 
-class PoolingPool:
-    """Implements `ttc.engines.rewards.Backend` by several servers of one reward model."""
-
-    def __init__(self, servers: Sequence[PoolingServer], label: str, options: PoolOptions | None = None) -> None:
-        self._pool = Pool(servers, label, options or PoolOptions())
-        self.label = label
-        self.fingerprint = f"servers:{identity(sorted(server.fingerprint for server in servers))}"
-        self.parameters: int | None = None
-
-    @property
-    def warnings(self) -> list[str]:
-        """Return what a user should know of the servers so far."""
-        return self._pool.warnings
-
-    def endpoints(self) -> list[dict[str, Any]]:
-        """Return the servers and what each did, for the record."""
-        return [asdict(member.statistics) for member in self._pool.members]
-
-    @property
-    def format(self) -> RewardFormat:
-        """Return how the model is asked. Raises EngineError before the start."""
-        return self._pool.members[0].endpoint.format if not self._pool.up else self._pool.up[0].format
-
-    async def start(self) -> None:
-        """Reach the servers and find out what they score. Raises EngineError where none is there, or two differ."""
-        await self._pool.start()
-
-    async def read(self, tokens: Tokens, problem_id: str) -> Scored:
-        """Score one list of tokens. Raises EngineError as one server does."""
-        scored, statistics = await self._pool.call(problem_id, lambda server: server.read(tokens, problem_id))
-        statistics.prompt += len(tokens)
-        return scored
-
-    async def close(self) -> None:
-        """Close the connections. Doing it twice is no error."""
-        await self._pool.close()
+async def scored(pool: Pool[S], tokens: Tokens, problem_id: str) -> Scored:
+    """Have one list of tokens scored, and count it."""
+    found, statistics = await pool.call(problem_id, lambda endpoint: endpoint.read(tokens, problem_id))
+    statistics.prompt += len(tokens) - found.cached
+    statistics.cached += found.cached
+    return found
 
 
 def _weight(key: str, host: str) -> bytes:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,6 +88,8 @@ class Host:
         self._policies: dict[str, Engine] = {}
         self._rewards: dict[str, Backend] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._ending: set[asyncio.Task[None]] = set()
         self._done: list[Reply] = []
         self._news = asyncio.Event()
 
@@ -111,12 +115,13 @@ class Host:
 
     async def _answer(self, call: Call) -> None:
         reply: Reply | None = None
+        held = self._held(call.model)
         try:
             reply = Reply(call.number, await self._ask(call.model, call.asked))
         except TtcError as error:
-            if isinstance(error, EngineError) and error.fatal:
-                await self._unload(call.model)  # so that the next `Load` starts it anew
             reply = Reply(call.number, error=error)
+            if isinstance(error, EngineError) and error.fatal:
+                self._discard(call.model, held)
         except Exception as error:  # noqa: BLE001 - the boundary of the process: the driver must hear of every end
             reply = Reply(call.number, error=EngineError(f"{type(error).__name__}: {error}"))
         finally:
@@ -138,20 +143,42 @@ class Host:
         raise EngineError("it does not hold the model any more", fatal=True)
 
     async def _load(self, name: str, asked: Load) -> Loaded:
-        if asked.part == "policy":
-            if name not in self._policies:
-                engine = open_engine(asked.spec)
-                await engine.start()
-                self._policies[name] = engine
-            engine = self._policies[name]
-            return Loaded(engine.fingerprint, engine.context_tokens, os.getpid())
-        if name not in self._rewards:
-            backend = open_backend(asked.spec)
-            await backend.start()
-            self._rewards[name] = backend
-        return Loaded(self._rewards[name].fingerprint, None, os.getpid())
+        async with self._changing[name]:
+            if asked.part == "policy":
+                if name not in self._policies:
+                    engine = open_engine(asked.spec)
+                    await engine.start()
+                    self._policies[name] = engine
+                engine = self._policies[name]
+                return Loaded(engine.fingerprint, engine.context_tokens, os.getpid())
+            if name not in self._rewards:
+                backend = open_backend(asked.spec)
+                await backend.start()
+                self._rewards[name] = backend
+            return Loaded(self._rewards[name].fingerprint, None, os.getpid())
 
     async def _unload(self, name: str) -> None:
-        for model in (self._policies.pop(name, None), self._rewards.pop(name, None)):
+        async with self._changing[name]:
+            model = self._forget(name)
             if model is not None:
+                await model.close()
+
+    def _held(self, name: str) -> Engine | Backend | None:
+        return self._policies.get(name) or self._rewards.get(name)
+
+    def _forget(self, name: str) -> Engine | Backend | None:
+        return self._policies.pop(name, None) or self._rewards.pop(name, None)
+
+    def _discard(self, name: str, model: Engine | Backend | None) -> None:
+        """Forget a model that died; the next `Load` starts it anew, once what is left of this one has ended."""
+        if model is None or self._held(name) is not model:  # an earlier call's end did that
+            return
+        self._forget(name)
+        ending = asyncio.create_task(self._end(name, model))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    async def _end(self, name: str, model: Engine | Backend) -> None:
+        async with self._changing[name]:
+            with suppress(Exception):  # it is dead already: its call has been answered so
                 await model.close()

@@ -9,56 +9,26 @@ Not covered: one model spread over several machines (vLLM's own business), and R
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import itertools
 import math
-import os
-import signal
-import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import psutil
-
-from ttc.core.errors import ConfigError, EngineError
+from ttc.core.errors import EngineError
 from ttc.core.protocols import Engine, HasArchitecture, HasModelConfig, HasWeights, RewardModel
 from ttc.core.specs import ModelSpec
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens
 from ttc.engines.opening import WEB, open_backend, open_engine, open_reward
-from ttc.engines.pool import Pool, PoolOptions
-from ttc.engines.ray_host import BREATH_S, Asked, Call, Host, Load, Loaded, Part, Reading, Reply, Result, Unload
+from ttc.engines.pool import Pool, PoolOptions, drawn, scored
+from ttc.engines.ray_actor import PLACED_S, Worker
+from ttc.engines.ray_cluster import RayOptions, check_installed, join_cluster
+from ttc.engines.ray_host import Host, Load, Part, Reading, Result
 from ttc.engines.rewards import Backend, RewardFormat, Scored
+from ttc.engines.together import together
 
-PLACED_S = 900.0
-"""How long a cluster may take to find room for a worker: some start machines first."""
-_OBJECTS_BYTES = 80 << 20
-"""Object store of a cluster that is started here: messages are small and never stay."""
-_STARTS = 3
 _PATIENT = PoolOptions(patience_s=PLACED_S)
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-
-
-@dataclass(frozen=True, slots=True)
-class RayOptions:
-    """Which cluster, and how many workers on it.
-
-    Raises:
-        ConfigError: an address of Ray's client protocol, or no worker at all.
-    """
-
-    address: str | None = None
-    """HOST:PORT, or `auto` for the one that runs here; None is that of RAY_ADDRESS, else one is started for the run."""
-    workers: int | None = None
-    """None is as many as the GPUs hold models, and one a machine where there are none."""
-
-    def __post_init__(self) -> None:
-        if self.address is not None and "://" in self.address:
-            raise ConfigError(f"--ray {self.address}: not an address of a cluster", "give HOST:PORT, auto, or nothing")
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"--ray-workers must be at least 1, not {self.workers}")
 
 
 @runtime_checkable
@@ -67,159 +37,6 @@ class TextAlone(Protocol):
 
     async def start_text(self) -> None:
         """Load the tokenizer alone. Raises EngineError with its cause."""
-
-
-class Worker:
-    """One actor, seen from the driver. A dead one is replaced when a model is next loaded."""
-
-    def __init__(self, number: int, place: Callable[[], Any]) -> None:
-        self.label = f"worker {number}"
-        self.pid: int | None = None
-        self._place = place
-        self._actor: Any = None
-        self._models: set[str] = set()
-        self._numbers = itertools.count()
-        self._waiting: dict[int, asyncio.Future[Result]] = {}
-        self._outbox: list[Call] = []
-        self._listener: asyncio.Task[None] | None = None
-        self._sending: set[asyncio.Task[None]] = set()
-        self._changing = asyncio.Lock()
-
-    async def load(self, name: str, asked: Load) -> Loaded:
-        """Have the actor hold a model. Raises EngineError where it cannot, or where no machine takes the actor."""
-        async with self._changing:
-            if self._actor is None:
-                await self._begin()
-            loaded = await self.ask(name, asked)
-            if not isinstance(loaded, Loaded):
-                raise EngineError(f"{self.label} answered {type(loaded).__name__} when a model was loaded")
-            self._models.add(name)
-            self.pid = loaded.pid
-            return loaded
-
-    async def unload(self, name: str) -> None:
-        """Stop a model; the last one takes the actor along."""
-        async with self._changing:
-            if self._actor is None:
-                return
-            self._models.discard(name)
-            try:
-                await self.ask(name, Unload())
-            except EngineError as error:
-                if not error.fatal:
-                    raise
-            if not self._models:
-                self._end(self._actor)
-
-    async def ask(self, model: str, asked: Asked) -> Result:
-        """Return the actor's answer.
-
-        Raises:
-            EngineError: what the model raised; retryable and fatal where the actor is gone.
-        """
-        if self._actor is None:
-            raise self._gone()
-        loop, number = asyncio.get_running_loop(), next(self._numbers)
-        answer: asyncio.Future[Result] = loop.create_future()
-        self._waiting[number] = answer
-        if not self._outbox:
-            loop.call_later(BREATH_S, self._send)
-        self._outbox.append(Call(number, model, asked))
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            if self._waiting.pop(number, None) is not None and self._actor is not None:
-                self._actor.cancel.remote([number])
-            raise
-
-    def holds(self, model: str) -> bool:
-        """Say whether the actor lives and has the model."""
-        return self._actor is not None and model in self._models
-
-    def drop(self, model: str) -> None:
-        """Note that a model died in a living actor."""
-        self._models.discard(model)
-
-    def _gone(self) -> EngineError:
-        return EngineError(f"{self.label} is gone: its process or its machine ended", retryable=True, fatal=True)
-
-    def _send(self) -> None:
-        calls, self._outbox = [call for call in self._outbox if call.number in self._waiting], []
-        if calls and self._actor is not None:
-            sending = asyncio.create_task(self._deliver(self._actor, calls))
-            self._sending.add(sending)
-            sending.add_done_callback(self._sending.discard)
-
-    async def _deliver(self, actor: Any, calls: Sequence[Call]) -> None:
-        from ray.exceptions import RayActorError
-
-        try:
-            await actor.submit.remote(calls)
-        except RayActorError:
-            self._end(actor)
-        except Exception as error:  # noqa: BLE001 - whatever keeps a batch from arriving: somebody waits for each call
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            for call in calls:
-                self._settle(Reply(call.number, error=EngineError(f"{self.label} cannot be asked: {cause}")))
-
-    async def _begin(self) -> None:
-        from ray.exceptions import RayError
-
-        actor = self._place()
-        try:
-            await asyncio.wait_for(actor.submit.remote([]), PLACED_S)
-        except (RayError, TimeoutError) as error:
-            _kill(actor)
-            late = isinstance(error, TimeoutError)
-            cause = f"no machine took it within {PLACED_S:g} s" if late else str(error).strip().splitlines()[-1]
-            raise EngineError(
-                f"{self.label} cannot start: {cause}", "ray status shows what the cluster offers", retryable=True
-            ) from error
-        except asyncio.CancelledError:
-            _kill(actor)
-            raise
-        self._actor = actor
-        self._listener = asyncio.create_task(self._listen(actor))
-
-    async def _listen(self, actor: Any) -> None:
-        """Hand out answers until the actor dies."""
-        try:
-            while True:
-                replies: list[Reply] = await actor.collect.remote()
-                for reply in replies:
-                    self._settle(reply)
-        except Exception:  # noqa: BLE001 - it died, or says what cannot be read: nobody would hear of its answers
-            self._end(actor)
-
-    def _settle(self, reply: Reply) -> None:
-        answer = self._waiting.pop(reply.number, None)
-        if answer is None or answer.done():
-            return
-        if reply.error is None:
-            answer.set_result(reply.result)
-        else:
-            answer.set_exception(reply.error)
-
-    def _end(self, actor: Any) -> None:
-        """Forget the actor and fail what it was asked; one that was forgotten before changes nothing."""
-        if actor is None or actor is not self._actor:
-            return
-        self._actor = self.pid = None
-        self._models.clear()
-        listener, self._listener = self._listener, None
-        if listener is not None and listener is not asyncio.current_task():
-            listener.cancel()
-        _kill(actor)
-        waiting, self._waiting, self._outbox = self._waiting, {}, []
-        for answer in waiting.values():
-            if not answer.done():
-                answer.set_exception(self._gone())
-
-
-def _kill(actor: Any) -> None:
-    import ray
-
-    ray.kill(actor)
 
 
 class _Held:
@@ -253,16 +70,19 @@ class _Held:
         """Have the worker stop the model."""
         await self._worker.unload(self._name)
 
-    async def draw(self, request: GenRequest) -> Completion:
-        """Return one completion."""
+    async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
+        """Return one completion a request, in request order."""
+        return await together([self._draw(request) for request in requests])
+
+    async def _draw(self, request: GenRequest) -> Completion:
         answer = await self._ask(request)
         if not isinstance(answer, Completion):
             raise EngineError(f"{self.host} answered {type(answer).__name__} when a completion was asked for")
         return answer
 
-    async def read(self, reading: Reading) -> Scored:
+    async def read(self, tokens: Tokens, problem_id: str) -> Scored:
         """Return the scores of one list of tokens."""
-        answer = await self._ask(reading)
+        answer = await self._ask(Reading(tokens, problem_id))
         if not isinstance(answer, Scored):
             raise EngineError(f"{self.host} answered {type(answer).__name__} when scores were asked for")
         return answer
@@ -318,7 +138,7 @@ class RayEngine:
 
     def endpoints(self) -> list[dict[str, Any]]:
         """Return the workers and what each did, for the record."""
-        return [] if self._pool is None else [asdict(member.statistics) for member in self._pool.members]
+        return [] if self._pool is None else self._pool.endpoints()
 
     async def start(self) -> None:
         """Load the model on every worker. Raises EngineError where none can."""
@@ -347,18 +167,8 @@ class RayEngine:
 
     async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
         """Have each request answered by a worker, in request order."""
-        if len(requests) == 1:
-            return [await self._one(requests[0])]
-        return list(await asyncio.gather(*(self._one(request) for request in requests)))
-
-    async def _one(self, request: GenRequest) -> Completion:
-        completion, statistics = await _running(self._pool, self.label).call(
-            request.problem_id, lambda held: held.draw(request)
-        )
-        statistics.prompt += completion.usage.prompt
-        statistics.cached += completion.usage.cached
-        statistics.completion += completion.usage.completion
-        return completion
+        pool = _running(self._pool, self.label)
+        return await together([drawn(pool, request) for request in requests])
 
 
 class RayBackend:
@@ -374,6 +184,15 @@ class RayBackend:
         """Return how the model is asked."""
         return self._local.format
 
+    @property
+    def warnings(self) -> list[str]:
+        """Return what a user should know of the workers so far."""
+        return [] if self._pool is None else self._pool.warnings
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Return the workers and what each did, for the record."""
+        return [] if self._pool is None else self._pool.endpoints()
+
     async def start(self) -> None:
         """Load the model on every worker. Raises EngineError where none can."""
         self._pool = await self.fleet.pool("reward", self._spec, self.label, self.fingerprint)
@@ -386,9 +205,7 @@ class RayBackend:
 
     async def read(self, tokens: Tokens, problem_id: str) -> Scored:
         """Have one list of tokens scored by a worker."""
-        reading = Reading(tokens, problem_id)
-        scored, _ = await _running(self._pool, self.label).call(problem_id, lambda held: held.read(reading))
-        return scored
+        return await scored(_running(self._pool, self.label), tokens, problem_id)
 
 
 def _running(pool: Pool[_Held] | None, label: str) -> Pool[_Held]:
@@ -401,7 +218,7 @@ class Fleet:
     """The workers of one run: actors that are started with the first model and ended with the last."""
 
     def __init__(self, options: RayOptions) -> None:
-        _check_installed()
+        check_installed()
         self.workers: list[Worker] = []
         """Those that hold models now."""
         self._options = options
@@ -419,7 +236,11 @@ class Fleet:
 
     def open_reward(self, spec: ModelSpec | str | None) -> RewardModel | None:
         """Return a reward model, not started yet; what holds no model here holds none there either."""
-        return open_reward(spec, lambda one: RayBackend(self, self._counted(one), open_backend(one)))
+        return open_reward(spec, self._open_backend)
+
+    def _open_backend(self, spec: ModelSpec) -> Backend:
+        local = open_backend(spec)  # first: it refuses options that cannot be counted
+        return RayBackend(self, self._counted(spec), local)
 
     def _counted(self, spec: ModelSpec) -> ModelSpec:
         """Note the GPUs that a model needs; a folder is named so that each worker finds it."""
@@ -440,7 +261,7 @@ class Fleet:
         self._pools += 1
         name = f"{part} {next(self._names)}"
         held = [_Held(worker, name, Load(part, spec), fingerprint) for worker in self.workers]
-        pool = Pool(held, label, _PATIENT)
+        pool = Pool(held, label, _PATIENT, "worker")
         try:
             await pool.start()
         except BaseException:  # a start that did not end well leaves no worker; raised again
@@ -485,56 +306,3 @@ class Fleet:
 
             ray.shutdown()
             self._connected = False
-
-
-def _check_installed() -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
-    try:
-        import ray  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("Ray is not installed", "pip install 'ttc-toolkit[ray]'") from error
-
-
-def _kill_all(processes: Collection[psutil.Process]) -> None:
-    """End processes with all that they started."""
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for one in [*process.children(recursive=True), process]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.kill()
-    psutil.wait_procs(list(processes), timeout=5.0)
-
-
-def join_cluster(options: RayOptions) -> None:
-    """Join a cluster, or start one here, whose start is tried again: Ray gives up after half a minute.
-
-    Raises:
-        EngineError: there is none, or it cannot be started.
-    """
-    import ray
-
-    address = options.address or os.environ.get("RAY_ADDRESS") or None
-    given: dict[str, Any] = {"log_to_driver": False, "logging_level": "critical", "address": address}
-    if address is None:
-        cores = max(os.cpu_count() or 1, options.workers or 1)
-        own = {"address": "local", "num_cpus": cores, "object_store_memory": _OBJECTS_BYTES}
-        given |= {**own, "include_dashboard": False}
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
-    failure: Exception | None = None
-    others = set(psutil.Process().children())
-    try:
-        for _ in range(1 if address is not None else _STARTS):
-            try:
-                ray.init(**given)
-                return
-            except Exception as error:  # noqa: BLE001 - a start that takes too long is a bare Exception
-                failure = error
-                ray.shutdown()
-                _kill_all(set(psutil.Process().children()) - others)  # Ray leaves what it had started
-    finally:
-        if in_main and before is not None:
-            signal.signal(signal.SIGTERM, before)  # Ray puts its own in its place
-    where = "start Ray here" if address is None else f"join the Ray cluster at {address}"
-    cause = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-    raise EngineError(f"cannot {where}: {cause}", "ray start --head starts one; HOST:6379 is its address") from failure

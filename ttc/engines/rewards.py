@@ -11,18 +11,19 @@ read less or more than another one.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from array import array
 from collections import OrderedDict
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from ttc.core.errors import ConfigError, EngineError
+from ttc.core.protocols import HasEndpoints, Warns
 from ttc.core.types import Problem, Steps, StepScores, Tokens
+from ttc.engines.together import together
 
 RewardKind = Literal["classify", "token_classify", "outcome"]
 """How a model is asked.
@@ -82,14 +83,6 @@ class Backend(Protocol):
         """Stop every process this backend started."""
 
 
-@runtime_checkable
-class ManyServers(Protocol):
-    """A backend of several servers."""
-
-    def endpoints(self) -> list[dict[str, Any]]:
-        """Return what each of them did."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """One request: what is read, how many scores it gives, and which of them belong to the steps, in order."""
@@ -116,11 +109,11 @@ class PoolingReward:
     @property
     def warnings(self) -> list[str]:
         """Return what a user should know of the model so far."""
-        return list(getattr(self._backend, "warnings", ()))
+        return self._backend.warnings if isinstance(self._backend, Warns) else []
 
     def endpoints(self) -> list[dict[str, Any]]:
         """Return what each server did where several score together; none where it is one model."""
-        return list(self._backend.endpoints()) if isinstance(self._backend, ManyServers) else []
+        return self._backend.endpoints() if isinstance(self._backend, HasEndpoints) else []
 
     async def start(self) -> None:
         """Load the model. Raises EngineError with its cause."""
@@ -151,7 +144,7 @@ class PoolingReward:
                 new[key] = reading
             else:
                 known[key] = found
-        answers = await _together([self._backend.read(reading.tokens, problem.id) for reading in new.values()])
+        answers = await together([self._backend.read(reading.tokens, problem.id) for reading in new.values()])
         tokens_read = 0
         for (key, reading), answer in zip(new.items(), answers, strict=True):
             known[key] = self._checked(answer.scores, reading.n_scores)
@@ -307,12 +300,3 @@ def _without_end(tokens: Tokens, ends: Tokens) -> Tokens:
 
 def _key(tokens: Tokens) -> bytes:
     return hashlib.blake2b(array("q", tokens).tobytes(), digest_size=16).digest()
-
-
-async def _together(calls: Sequence[Coroutine[Any, Any, Scored]]) -> list[Scored]:
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()

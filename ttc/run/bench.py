@@ -206,6 +206,7 @@ def live_bench(config: SweepConfig, name: str, task: Task, data: Dataset, served
         sampling, label = replace(sampling, temperature=spec.temperature), f"{label}@{spec.temperature:g}"
     offered: frozenset[Capability] = frozenset({"reward", "score"}) if reward is not None else frozenset()
     checker, isolation = _bound(task.checker, name, config)
+    lengths = [sum(len(m.content) for m in e.messages) for e in data.examples]
     subject = Subject(
         task=name.rpartition(":")[2] if ".py:" in name else name,
         model=label if spec.temperature is None else spec.label or label,
@@ -218,7 +219,8 @@ def live_bench(config: SweepConfig, name: str, task: Task, data: Dataset, served
         reward_fingerprint=reward.fingerprint if reward is not None else None,
         parameters=engine.parameters,
         reward_parameters=reward.parameters if reward is not None else None,
-        prompt_characters=sum(len(m.content) for e in data.examples for m in e.messages) / len(data.examples),
+        prompt_characters=sum(lengths) / len(lengths),
+        longest_prompt=max(lengths),
         weight=spec.weight,
     )
 

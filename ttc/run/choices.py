@@ -39,7 +39,9 @@ class Subject:
     parameters: int | None = None
     reward_parameters: int | None = None
     prompt_characters: float = 0.0
-    """Mean length of a question with its wording, for the estimate."""
+    """Mean length of a question with its wording, for the projection."""
+    longest_prompt: int = 0
+    """The longest one's, in characters."""
     weight: float = 1.0
     """Budget tokens that one of the model's tokens costs where it is joined with others."""
     members: tuple[Subject, ...] = ()

@@ -5,26 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
+
+from ttc.core.protocols import HasEndpoints, HasParts, Warns
 
 LISTEN_S = 1.0
-
-
-@runtime_checkable
-class Warns(Protocol):
-    """An engine that knows things a user should know; each stands there once."""
-
-    @property
-    def warnings(self) -> list[str]:
-        """Return them, oldest first."""
-
-
-@runtime_checkable
-class HasEndpoints(Protocol):
-    """An engine that is made of servers."""
-
-    def endpoints(self) -> list[dict[str, Any]]:
-        """Return what each of them did."""
 
 
 @asynccontextmanager
@@ -32,7 +17,7 @@ async def listening(
     sources: Iterable[object], tell: Callable[[dict[str, Any]], None], warn: Callable[[str], None]
 ) -> AsyncIterator[None]:
     """Warn once of each thing that the sources warn of, and `tell` an event of each pool at the end."""
-    known = list(sources)
+    known = [part for source in sources for part in (source.parts if isinstance(source, HasParts) else (source,))]
     said = dict.fromkeys(range(len(known)), 0)
 
     def pass_on() -> None:

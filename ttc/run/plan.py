@@ -289,47 +289,6 @@ def run_name(date: str, cells: Sequence[Cell], run_id: str) -> str:
     return "-".join([date, *safe, run_id[:8]])
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a sweep may cost, in completion tokens."""
-
-    cells: int
-    problems: int
-    ceiling: int
-    """The sum of all cells' totals: no run can charge more."""
-    expected: int
-    """What an engine is likely asked for at most: cells share samples by seed, so the largest cell of each subject."""
-    expected_prompt: int
-    """Prompt tokens of those calls, at 4 characters a token and half a cap a completion; a server prices each call's."""
-
-
-def estimate(cells: Sequence[Cell], cached: bool) -> Estimate:
-    """Bound a sweep's cost before anything is generated; `cached` says whether equal samples are drawn once."""
-    subjects = {id(cell.subject): cell.subject for cell in cells}
-    asked: dict[int, list[int]] = {key: [] for key in subjects}
-    for cell in cells:
-        asked[id(cell.subject)].append(_most_tokens(cell))
-    expected = {key: max(counts) if cached else sum(counts) for key, counts in asked.items()}
-    prompts = (
-        expected[key] / max(1, subject.sampling.max_tokens / 2) * subject.prompt_characters / CHARACTERS_A_TOKEN
-        for key, subject in subjects.items()
-    )
-    return Estimate(
-        cells=len(cells),
-        problems=sum(len(subject.problem_ids) for subject in subjects.values()),
-        ceiling=sum(cell.total_tokens for cell in cells),
-        expected=sum(expected.values()),
-        expected_prompt=round(sum(prompts)),
-    )
-
-
-def _most_tokens(cell: Cell) -> int:
-    """Return the tokens a cell can ask for: its total, or less where the strategy draws few samples."""
-    n = cell.strategy.params.get("n")
-    a_problem = min(cell.budget, n * cell.subject.sampling.max_tokens) if isinstance(n, int) else cell.budget
-    return a_problem * len(cell.subject.problem_ids)
-
-
 def check_bank_models(names: Sequence[str], configs: Sequence[str], bank: Path) -> list[str]:
     """Return the configurations a bank sweep runs on: all, or those named.
 

@@ -9,6 +9,7 @@ Not covered: a reward model's time, the start of an engine, grading, and times w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,8 +79,13 @@ class Workload:
     """Of one call."""
     sample_tokens: float
     longest: int
-    """Most tokens of one sequence, prompt and completion."""
+    """Most tokens of one sequence: the longest prompt, and a completion as long as its cap."""
     assumptions: tuple[str, ...]
+
+    @property
+    def prompted(self) -> int:
+        """Return the prompt tokens of all calls, computed or not: what a server prices."""
+        return round(self.generated / max(1.0, self.sample_tokens) * self.prompt_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,16 @@ class Projection:
         return self.seconds / 3600 * gpus * per_hour
 
 
+def of_config(config: SweepConfig, cells: Sequence[Cell], habits: Habits | None = None) -> Workload:
+    """Count the tokens of a sweep's cells; whether they share samples is the configuration's to say."""
+    return workload(cells, cached=config.cache != "off" and not config.overlap, habits=habits)
+
+
+def problems_of(cells: Sequence[Cell]) -> int:
+    """Return the problems of all tasks on all models."""
+    return sum(len(s.problem_ids) for s in {id(cell.subject): cell.subject for cell in cells}.values())
+
+
 def workload(cells: Sequence[Cell], *, cached: bool, habits: Habits | None = None) -> Workload:
     """Count a sweep's tokens; `cached` says whether cells share their samples.
 
@@ -135,8 +151,8 @@ def workload(cells: Sequence[Cell], *, cached: bool, habits: Habits | None = Non
         groups.setdefault((id(cell.subject), *(own if cached else (id(cell),))), []).append(cell)
     generated = sum(max(charged[id(cell)] for cell in group) for group in groups.values())
     subjects = {id(cell.subject): cell.subject for cell in cells}.values()
-    problems = sum(len(s.problem_ids) for s in subjects)
-    prompt = sum(len(s.problem_ids) * s.prompt_characters for s in subjects) / max(1, problems) / CHARACTERS_A_TOKEN
+    problems = max(1, problems_of(cells))
+    prompt = sum(len(s.problem_ids) * s.prompt_characters for s in subjects) / problems / CHARACTERS_A_TOKEN
     cap = max((s.sampling.max_tokens for s in subjects), default=0)
     said: tuple[str, ...]
     if habits is None:
@@ -160,7 +176,10 @@ def workload(cells: Sequence[Cell], *, cached: bool, habits: Habits | None = Non
         prefilled=round(prefilled),
         prompt_tokens=prompt,
         sample_tokens=sample,
-        longest=round(prompt) + cap,
+        longest=max(
+            (math.ceil(max(prompt, s.longest_prompt / CHARACTERS_A_TOKEN)) + s.sampling.max_tokens for s in subjects),
+            default=0,
+        ),
         assumptions=(*said, shared),
     )
 

@@ -86,6 +86,7 @@ async def run_sweep(plan: Plan, run: RunDir, observer: Observer, shard: Shard | 
     if not any(sweep.unfinished(bench) for bench in plan.benches):
         return False
     with run.setting_up():
+        run.reopen()
         write_table(to_table("problems", _described(plan)), run.table("problems"))
     with JournalWriter(run.journal, run.shard or "main") as journal:
         sweep.journal = journal
@@ -143,8 +144,9 @@ class _Sweep:
             if row.get("status") == "error" and row.get("problem_id") in self.mine.get(str(row.get("cell")), ()):
                 self.failed_spend[str(row.get("cell"))] += max(row.get("draw_spent") or [0])
         self.vectors: dict[int, Mapping[str, Any]] = {}
-        # Every shard's journal tells all cells, so that none must be whole before another one begins.
-        own = replay.events if shard is None else [e for e in replay.events if e.get("shard") == str(shard)]
+        # Every shard's journal tells all cells, so that none must be whole before another one begins; an unshared
+        # command speaks for all shards.
+        own = replay.events if shard is None else [e for e in replay.events if e.get("shard") in (None, str(shard))]
         self.begun = {str(e["cell"]) for e in own if e.get("kind") == "cell"}
         self.ended = {str(e["cell"]) for e in own if e.get("kind") == "cell_end"}
         for place in replay.damaged:

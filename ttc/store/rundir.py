@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,8 @@ import yaml
 from ttc.core.errors import ConfigError, DataError, StorageError, cannot_write
 from ttc.store.journal import Replay, read_journal
 
+SHARED_PATIENCE_S = 300.0
+"""How long a shard waits for another one that is writing the report."""
 _DAMAGED = "restore it, or delete it and run the same command again: the journal keeps what is finished"
 
 
@@ -113,13 +116,15 @@ class RunDir:
             lock = (folder / ".lock").open("a+")  # a shared lock on a network file system needs a file that can be read
         except OSError as error:
             raise cannot_write(folder, error) from error
-        try:
-            fcntl.flock(lock, kind | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise StorageError(
-                f"another process is running in {folder}", "wait for it, or give another --out"
-            ) from error
+        with contextlib.ExitStack() as stack:
+            stack.callback(lock.close)
+            patient_until = time.monotonic() + (SHARED_PATIENCE_S if kind == fcntl.LOCK_SH else 0.0)
+            while not _taken(lock, kind):
+                if time.monotonic() >= patient_until:
+                    other = "or give another --out" if self.shard is None else "then run the same command again"
+                    raise StorageError(f"another process is running in {folder}", f"wait for it, {other}")
+                time.sleep(1.0)
+            stack.pop_all()
         return lock
 
     @contextlib.contextmanager
@@ -133,20 +138,23 @@ class RunDir:
         except OSError as error:
             raise cannot_write(self.path, error) from error
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # held for some milliseconds
+            _taken(lock, fcntl.LOCK_EX, wait=True)
             yield
 
     def take_whole(self) -> bool:
         """Say whether no other shard runs any more; then this process holds the whole run."""
         if self._lock is None:
             return False
-        try:
-            # Let go first: of two shards that end together, the one that asks last must not be refused by the other.
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        # Let go first: of two shards that end together, the one that asks last must not be refused by the other.
+        _taken(self._lock, fcntl.LOCK_UN)
+        return _taken(self._lock, fcntl.LOCK_EX)
+
+    def reopen(self) -> None:
+        """Note that something is left to do, also where the run was finished: failed problems are tried again."""
+        manifest = self.read_manifest()
+        if manifest.get("state") != "running" or "finished_at" in manifest:
+            manifest.pop("finished_at", None)
+            self.write_json("manifest.json", {**manifest, "state": "running"})
 
     def _adopt(self, spec: dict[str, Any], spec_id: str) -> None:
         if (self.path / "manifest.json").exists():
@@ -226,6 +234,24 @@ class RunDir:
             if lock is not None:
                 lock.close()
         self._lock = self._own_lock = None
+
+
+def _taken(lock: IO[str], kind: int, *, wait: bool = False) -> bool:
+    """Say whether a file is now locked in this way; False where another process holds it.
+
+    Raises:
+        StorageError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(lock, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise StorageError(
+            f"cannot lock {lock.name}: {error.strerror or error}",
+            "a run folder on a network needs one that carries file locks: NFS 4, or Lustre mounted with flock",
+        ) from error
+    return True
 
 
 def find_run(results: Path, spec_id: str, name: str) -> Path:

@@ -8,6 +8,7 @@ from ttc.core.errors import ConfigError
 from ttc.core.types import Problem, Prompt, Step
 from ttc.engines.opening import open_reward
 from ttc.engines.phased_reward import PhasedReward
+from ttc.run.listening import listening
 
 PROBLEM = Problem("p", "1+1?", Prompt((), (1, 2)))
 
@@ -84,3 +85,21 @@ def test_it_is_opened_by_name():
             open_reward(wrong)
     with pytest.raises(ConfigError, match="unknown reward model"):
         open_reward("plan=fake,execution=nonesuch")
+
+
+def test_what_both_have_to_say_is_heard():
+    plan, execution, told, warned = Model("plan", 0), Model("execution", 0), [], []
+    for model in (plan, execution):
+        model.warnings = [f"{model.label} is lost"]
+        model.endpoints = lambda label=model.label: [{"host": label}]
+
+    async def work():
+        async with listening([PhasedReward(plan, execution), None], told.append, warned.append):
+            plan.warnings.append("plan is there again")
+
+    asyncio.run(work())
+    assert sorted(warned) == ["execution is lost", "plan is lost", "plan is there again"]
+    assert [(event["model"], event["endpoints"]) for event in told] == [
+        ("plan", [{"host": "plan"}]),
+        ("execution", [{"host": "execution"}]),
+    ]

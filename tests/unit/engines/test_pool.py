@@ -11,7 +11,8 @@ from ttc.core.types import GenRequest, Message, Problem, Prompt, Sampling, Step
 from ttc.engines.fake import FakeEngine
 from ttc.engines.openai_http import OpenAIEngine, OpenAIOptions
 from ttc.engines.opening import open_engine, open_reward
-from ttc.engines.pool import PoolEngine, PoolOptions
+from ttc.engines.pool import PoolOptions
+from ttc.engines.server_pools import PoolEngine
 from ttc.testing.stub_server import CONTEXT_TOKENS, Stub, serving_stub
 
 QUICK = PoolOptions(health_s=0.5, health_timeout_s=30.0, patience_s=2.0)
@@ -186,6 +187,18 @@ def test_builds_are_compared_and_recorded(stubs):
     assert [row["host"] for row in engine.endpoints()] == [stub.address for stub in stubs[:2]]
 
 
+def test_text_is_not_waited_for_as_long_as_completions():
+    with serving_stub(Stub()) as stub:
+
+        async def work(engine):
+            stub.mood = "stalled"
+            with pytest.raises(EngineError, match=r"gave no answer within 0\.1 s"):
+                engine.render(question(1))
+
+        options = OpenAIOptions(stub.address, "fake", max_retries=0, timeout_s=WAIT_S, text_timeout_s=0.1)
+        run(using(OpenAIEngine(options), work))
+
+
 def test_servers_of_another_model_or_program_are_refused(stubs):
     stubs[1].name = "other"
     with pytest.raises(EngineError, match="has no model 'fake', but other"):
@@ -211,10 +224,13 @@ def test_reward_models_are_pooled_too(stubs):
     reward = open_reward(",".join(stub.address for stub in stubs) + "#fake")
 
     async def work(reward):
-        stubs[0].failures = [(500, {})]
+        stubs[1].failures = [(500, {})]
         return [await reward.score(problem, [response]) for problem in problems]
 
+    with pytest.raises(EngineError, match="is not running"):
+        reward.count_tokens(problems[0], [response])
+    stubs[0].mood = "dead"  # how the model is asked is known of the others
     for n, ((scores,), read) in enumerate(run(using(reward, work))):
         assert scores == pytest.approx([(2 * n + 10) % 100 / 100, (2 * n + 16) % 100 / 100])
         assert read == 4 + 5
-    assert all(stub.answered > 0 for stub in stubs)
+    assert [stub.answered > 0 for stub in stubs] == [False, True, True]

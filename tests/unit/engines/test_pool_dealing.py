@@ -7,10 +7,11 @@ import pytest
 
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.types import Usage
-from ttc.engines.openai_http import RateLimitedError
+from ttc.engines.openai_answers import NotNowError
 from ttc.engines.pool import Pool, PoolOptions
 
-QUICK = PoolOptions(health_s=0.01, health_timeout_s=0.05, misses=2)
+QUICK = PoolOptions(health_s=0.01, health_timeout_s=0.05, misses=2, first_rest_s=0.01)
+NEVER_S = 1_000_000.0
 
 
 class Server:
@@ -19,13 +20,15 @@ class Server:
     offer = (True, 512)
 
     def __init__(self, host):
-        self.host, self.fingerprint = host, host
+        self.host = host
         self.there, self.answers, self.hangs = True, True, False
-        self.failures = []
-        self.begun = self.done = self.starts = 0
+        self.failures, self.refuses = [], None
+        self.begun = self.done = self.starts = self.closed = 0
 
     async def start(self):
         self.starts += 1
+        if self.refuses is not None:
+            raise self.refuses
         if not self.there:
             raise EngineError(f"cannot reach {self.host}", retryable=True, fatal=True)
 
@@ -35,7 +38,18 @@ class Server:
         return self.there
 
     async def close(self):
-        pass
+        self.closed += 1
+        if self.refuses is not None:
+            raise self.refuses
+
+    def now(self):
+        """Text work: it fails as other work does."""
+        self.begun += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        if not self.there or not self.answers:
+            raise EngineError(f"cannot reach {self.host}", retryable=True, fatal=True)
+        return self.host
 
     async def work(self, delay_s=0.0):
         self.begun += 1
@@ -143,12 +157,65 @@ def test_one_lost_connection_is_no_lost_server():
     assert pool.warnings == []
 
 
+def test_a_server_that_only_says_that_it_is_well_rests_all_the_same():
+    some = servers(2)
+
+    async def work(pool):
+        some[0].failures = [EngineError("closed", retryable=True, fatal=True)]
+        await calls(pool, KEYS[:40])
+        await until(lambda: len(pool.up) == 2)
+        begun = some[0].begun
+        await calls(pool, KEYS)
+        return some[0].begun - begun
+
+    assert using(some, work, PoolOptions(health_s=0.01, first_rest_s=NEVER_S, longest_rest_s=NEVER_S)) == 0
+
+
+def test_text_is_asked_of_the_server_that_failed_longest_ago():
+    some = servers(2)
+    late = EngineError("no answer within 10 s", retryable=True)
+
+    async def work(pool):
+        some[0].failures = [late]
+        assert [pool.now(Server.now) for _ in range(3)] == [some[1].host] * 3
+        assert some[0].begun == 1  # the one that hangs is not asked again while another one answers
+        await until(lambda: not pool.members[0].doubted.is_set())  # and it was looked at
+        some[1].failures = [EngineError("a bad request")]
+        with pytest.raises(EngineError, match="a bad request"):
+            pool.now(Server.now)
+
+    using(some, work, PoolOptions(health_s=NEVER_S, first_rest_s=0.0))
+
+
+def test_text_that_cannot_be_had_at_once_does_not_end_the_run():
+    some = servers(2)
+
+    async def work(pool):
+        for server in some:
+            server.answers = False
+        for _ in range(2):  # at the second time no server takes requests any more
+            with pytest.raises(EngineError, match="cannot reach") as told:
+                pool.now(Server.now)
+            assert (told.value.retryable, told.value.fatal) == (True, False)
+        assert pool.up == []
+        some[1].answers = True
+        assert pool.now(Server.now) == some[1].host
+        for server in some:
+            server.there = False
+        await until(lambda: all(member.lost for member in pool.members))
+        with pytest.raises(EngineError, match="none of the 2 servers") as told:
+            pool.now(Server.now)
+        assert (told.value.retryable, told.value.fatal) == (True, False)
+
+    using(some, work)
+
+
 def test_a_rate_limit_is_a_rest_of_that_length():
     some = servers(2)
 
     async def work(pool):
         for server in some:
-            server.failures = [RateLimitedError("429", "", 0.05)]
+            server.failures = [NotNowError("429", "", 0.05)]
         loop = asyncio.get_running_loop()
         started = loop.time()
         await calls(pool, ["one"])
@@ -164,7 +231,7 @@ def test_what_always_fails_ends_with_what_the_last_failure_moved():
 
     async def work(pool):
         for server in some:
-            server.failures = [RateLimitedError("over its limit", "later", 0.0)] * 9
+            server.failures = [NotNowError("over its limit", "later", 0.0)] * 9
             for failure in server.failures:
                 failure.usage = Usage(completion=3)
         with pytest.raises(EngineError, match=r"over its limit \(tried 3 times on 2 servers\)") as told:
@@ -218,6 +285,52 @@ def test_a_server_that_is_late_joins_and_another_one_is_not_taken():
         return pool.up
 
     assert using(some, work) == some[:2]
+
+
+def test_a_server_that_comes_back_broken_is_told_and_tried_again():
+    some = servers(2)
+
+    async def work(pool):
+        some[1].there = False
+        await calls(pool, KEYS[:40])
+        await until(lambda: pool.members[1].lost)
+        some[1].there, some[1].refuses = True, RuntimeError("a wrong answer")
+        await until(lambda: len(pool.warnings) == 2)
+        some[1].refuses = None
+        await until(lambda: len(pool.up) == 2)
+        return pool.warnings
+
+    said = using(some, work)
+    assert said[1] == "m: http://host1/v1 is back and not taken: a wrong answer"
+    assert said[2] == "m: http://host1/v1 is there again"
+
+
+def test_a_pool_starts_again_in_another_event_loop():
+    some = servers(1)
+    pool = Pool(some, "m", QUICK)
+
+    async def main():
+        await pool.start()
+        some[0].failures = [EngineError("closed", retryable=True, fatal=True)]
+        answered = await calls(pool, ["one"])  # waits for the only server
+        await pool.close()
+        return answered
+
+    assert [asyncio.run(asyncio.wait_for(main(), 300)) for _ in range(2)] == [[some[0].host]] * 2
+
+
+def test_closing_closes_every_server():
+    some = servers(3)
+
+    async def main():
+        pool = Pool(some, "m", QUICK)
+        await pool.start()
+        some[0].refuses = EngineError("cannot be stopped")
+        with pytest.raises(EngineError, match="cannot be stopped"):
+            await pool.close()
+
+    asyncio.run(asyncio.wait_for(main(), 300))
+    assert [server.closed for server in some] == [1, 1, 1]
 
 
 def test_what_cannot_start():

@@ -116,6 +116,36 @@ def test_a_model_that_died_is_loaded_anew(monkeypatch):
     assert (Mortal.started, Mortal.closed) == (2, 2)
 
 
+def test_the_end_of_a_model_that_died_keeps_no_answer_back(monkeypatch):
+    class Stuck(Mortal):
+        async def close(self):
+            await released.wait()
+            raise RuntimeError("its processes are gone")
+
+    monkeypatch.setattr(ray_host, "open_engine", lambda spec: Stuck())
+    released = asyncio.Event()
+
+    async def run():
+        host, load = Host(), Load("policy", ModelSpec(path="fake"))
+        await host.submit([Call(0, "m", load)])
+        await replies(host, 1)
+        await host.submit([Call(i, "m", request(i)) for i in (1, 2, 3)])
+        first = await replies(host, 3)
+        await host.submit([Call(4, "m", load), Call(5, "m", request(5))])
+        meanwhile = await replies(host, 1)
+        started = Mortal.started
+        released.set()
+        await replies(host, 1)
+        await host.submit([Call(6, "m", request(6))])
+        return first, meanwhile, started, await replies(host, 1)
+
+    first, meanwhile, started, again = asyncio.run(asyncio.wait_for(run(), 60))
+    assert first[3].error.fatal
+    assert meanwhile[5].error.fatal
+    assert started == 1  # the next one waits for the end of the first
+    assert again[6].error is None
+
+
 class Lengths:
     """A reward model's reader: a list's score is its length."""
 

@@ -4,16 +4,19 @@ import asyncio
 from typing import ClassVar
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RaySystemError
 
-from ttc.core.errors import EngineError
+from ttc.core.errors import ConfigError, EngineError
 from ttc.core.specs import ModelSpec
 from ttc.core.types import GenRequest, Message, Prompt, Sampling
-from ttc.engines import ray_host, ray_workers
+from ttc.engines import ray_actor, ray_host
 from ttc.engines.fake import FakeEngine, FakeOptions
-from ttc.engines.pool import Pool, PoolOptions
+from ttc.engines.pool import Pool, PoolOptions, drawn, scored
+from ttc.engines.ray_actor import Worker
+from ttc.engines.ray_cluster import RayOptions
 from ttc.engines.ray_host import Host, Load
-from ttc.engines.ray_workers import Worker, _Held
+from ttc.engines.ray_workers import Fleet, _Held
+from ttc.engines.rewards import Scored
 
 QUICK = PoolOptions(health_s=0.01, patience_s=60.0)
 SPEC = ModelSpec(path="fake:delay_s=0.01")
@@ -59,7 +62,7 @@ class Actor:
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch):
     Actor.made = []
-    monkeypatch.setattr(ray_workers, "_kill", lambda actor: actor.died.set())
+    monkeypatch.setattr(ray_actor, "_kill", lambda actor: actor.died.set())
 
 
 def request(index):
@@ -78,7 +81,7 @@ def pool_of(count, spec=SPEC):
 
 
 async def draw(pool, index):
-    return (await pool.call(f"p{index}", lambda held: held.draw(request(index))))[0]
+    return await drawn(pool, request(index))
 
 
 def wanted(count):
@@ -181,6 +184,48 @@ def test_a_model_that_dies_in_a_living_actor_is_loaded_again(monkeypatch):
     assert asyncio.run(run()) == wanted(20)
     assert Mortal.made == 3
     assert len(Actor.made) <= 3
+
+
+def test_what_a_reward_model_reads_is_counted(monkeypatch):
+    class Lengths:
+        label = fingerprint = "lengths"
+
+        async def start(self): ...
+
+        async def close(self): ...
+
+        async def read(self, tokens, problem_id):
+            return Scored((len(tokens) / 10,), 1)
+
+    monkeypatch.setattr(ray_host, "open_backend", lambda spec: Lengths())
+
+    async def run():
+        held = [_Held(Worker(i, Actor), "reward 0", Load("reward", SPEC), "lengths") for i in (1, 2)]
+        pool = Pool(held, "lengths", QUICK, "worker")
+        await pool.start()
+        found = await asyncio.gather(*(scored(pool, (0,) * length, f"p{length}") for length in range(1, 5)))
+        rows = pool.endpoints()
+        await pool.close()
+        return [one.scores for one in found], rows
+
+    scores, rows = asyncio.run(run())
+    assert scores == [(0.1,), (0.2,), (0.3,), (0.4,)]
+    assert [row["host"] for row in rows] == ["worker 1", "worker 2"]
+    assert [sum(row[key] for row in rows) for key in ("requests", "prompt", "cached")] == [4, 1 + 2 + 3 + 4 - 4, 4]
+
+
+def test_a_worker_that_cannot_be_placed_may_be_placed_later():
+    def place():
+        raise RaySystemError("the cluster is gone")
+
+    with pytest.raises(EngineError, match=r"worker 1 cannot start: .*the cluster is gone") as told:
+        asyncio.run(Worker(1, place).load("policy 0", Load("policy", SPEC)))
+    assert told.value.retryable
+
+
+def test_options_that_are_no_numbers_are_told():
+    with pytest.raises(ConfigError, match="tensor_parallel_size"):
+        Fleet(RayOptions(workers=1)).open_reward(ModelSpec(path="o/m;tensor_parallel_size=two"))
 
 
 def test_a_worker_with_another_model_is_refused():

@@ -11,6 +11,7 @@ import pytest
 import ttc
 from ttc.api import make_plan
 from ttc.report.costs import rates_of
+from ttc.run.manifest import shapes_of
 
 CONFIG = {"tasks": ["arithmetic"], "strategies": ["best-of-n"], "budgets": [64], "limit": 2}
 
@@ -35,19 +36,17 @@ def test_cells_know_the_size_of_policy_and_reward_model():
 
 
 def test_the_manifest_holds_the_attention_of_a_local_model(monkeypatch):
-    from ttc import api
-
     plan = make_plan(CONFIG)
     config = json.loads((Path(str(files("ttc.embedded"))) / "policy" / "config.json").read_text())
-    shape = rates_of({"shapes": api._shapes(plan)}).shapes["embedded"]
+    shape = rates_of({"shapes": shapes_of(plan)}).shapes["embedded"]
     assert shape.parameters == plan.cells[0].subject.parameters
     assert shape.attention.layers == config["num_hidden_layers"]
     assert shape.attention.query_heads == config["num_attention_heads"]
     assert shape.attention.kv_heads == config["num_key_value_heads"]
     # A model without attention, or without a readable shape, has none.
     monkeypatch.setitem(plan.benches[0].engine.model_config, "num_hidden_layers", "many")
-    assert api._shapes(plan) == {}
-    assert api._shapes(make_plan({**CONFIG, "models": ["fake"]})) == {}
+    assert shapes_of(plan) == {}
+    assert shapes_of(make_plan({**CONFIG, "models": ["fake"]})) == {}
 
 
 @pytest.mark.parametrize("price", [[1], [1, 2, 3, 4], [-1, 2], ["a", 2], [True, 2], 3])

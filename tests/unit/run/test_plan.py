@@ -8,7 +8,7 @@ import pytest
 from ttc.core.errors import ConfigError
 from ttc.core.specs import parse_config
 from ttc.core.types import Sampling
-from ttc.run.plan import Subject, check_bank_models, estimate, make_cells, run_name, spec_id
+from ttc.run.plan import Subject, check_bank_models, make_cells, run_name, spec_id
 
 SUBJECT = Subject(
     task="gsm8k", model="m", task_fingerprint="t1", engine_fingerprint="e1",
@@ -162,14 +162,6 @@ def test_what_has_no_solve_or_allocate_is_refused_before_the_run(tmp_path):
     (tmp_path / "odd.py").write_text("from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Odd: pass\n")
     for kind, method in (("strategies", "solve"), ("allocators", "allocate")):
         assert f"it has no method {method}" in refusal(**{kind: [f"{tmp_path}/odd.py:Odd"]}).message
-
-
-def test_an_estimate_counts_every_total_and_shared_samples_once():
-    made = cells(budgets=[100, 300], strategies="greedy,coverage")
-    assert estimate(made, cached=False).ceiling == 2 * (100 + 300) * 3
-    assert estimate(made, cached=True).expected == 300 * 3
-    assert estimate(made, cached=False).expected == 2 * (100 + 300) * 3
-    assert (estimate(made, cached=True).cells, estimate(made, cached=True).problems) == (4, 3)
 
 
 def test_an_unknown_bank_configuration_is_told_with_the_nearest(tmp_path):

@@ -1,5 +1,6 @@
 """What a sweep is said to take, against closed forms, against models' own weights, and against runs that were made."""
 
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from ttc.core.errors import ConfigError, DataError
 from ttc.core.specs import parse_config
 from ttc.engines.fingerprint import count_parameters, read_config
 from ttc.metrics.compute import HARDWARE, AttentionShape, Hardware
-from ttc.run.plan import estimate
 from ttc.run.projection import (
     Habits,
     Machine,
@@ -77,7 +77,6 @@ def test_what_grows_prefixes_shares_nothing(rows):
     work = workload(cells, cached=True)
     assert work.generated == 40 * (300 + 100 + 300)
     assert workload(cells, cached=False).generated == work.charged == 40 * 2 * 400 == work.ceiling
-    assert estimate(cells, cached=True).ceiling == work.ceiling
 
 
 def test_without_a_run_a_sample_is_half_its_cap(rows):
@@ -86,6 +85,16 @@ def test_without_a_run_a_sample_is_half_its_cap(rows):
     # Two samples of 80 tokens for coverage, below both grants; the others spend their grants.
     assert work.charged == 40 * (2 * (200 + 400) + 2 * 160)
     assert work.generated == 40 * 400
+
+
+def test_the_longest_sequence_is_the_longest_prompt_with_its_cap(rows):
+    questions = [json.loads(line) for line in rows.read_text().splitlines()]
+    questions[7]["question"] = "So? " * 1000 + questions[7]["question"]
+    rows.write_text("\n".join(map(json.dumps, questions)))
+    work = workload(planned_cells(config(rows)), cached=True)
+    assert work.prompt_tokens < 200
+    assert 160 + 1000 < work.longest < 160 + 1100
+    assert work.prompted == pytest.approx(work.generated / 80 * work.prompt_tokens, rel=1e-3)
 
 
 def test_a_model_need_not_be_there(rows):

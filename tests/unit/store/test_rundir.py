@@ -1,5 +1,7 @@
 """One process writes a run, the same request resumes it, another one is refused."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import pytest
 
 from ttc.core.errors import ConfigError, DataError, StorageError
+from ttc.store import rundir
 from ttc.store.rundir import RunDir, find_run
 
 HOLD = """
@@ -46,6 +49,58 @@ def test_a_second_process_is_kept_out_and_a_killed_one_leaves_no_lock(tmp_path, 
     run = opened(tmp_path / "run")
     assert run.locked
     assert run.read_manifest()["spec_id"] == "abc"
+    run.close()
+
+
+def test_a_shard_waits_for_the_one_that_writes_the_report(tmp_path, monkeypatch):
+    whole = opened(tmp_path)
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            whole.close()
+
+    monkeypatch.setattr(rundir.time, "sleep", wait)
+    shard = RunDir(tmp_path)
+    shard.open_for_writing({"seed": 1}, "abc", "shard-1-of-2")
+    shard.close()
+    assert len(waits) == 2
+
+    whole = opened(tmp_path)
+    monkeypatch.setattr(rundir, "SHARED_PATIENCE_S", 0.0)
+    with pytest.raises(StorageError, match="another process is running in") as caught:
+        shard.open_for_writing({"seed": 1}, "abc", "shard-1-of-2")
+    whole.close()
+    assert caught.value.hint == "wait for it, then run the same command again"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("when", ["open", "set up", "end"])
+def test_a_file_system_without_locks_is_told(when, code, tmp_path, monkeypatch):
+    def refuse(lock, kind):
+        raise OSError(code, os.strerror(code))
+
+    run, files = RunDir(tmp_path), []
+    if when == "open":
+        monkeypatch.setattr(fcntl, "flock", lambda lock, kind: files.append(lock) or refuse(lock, kind))
+    with pytest.raises(StorageError, match="cannot lock .*: " + os.strerror(code)) as caught:
+        run.open_for_writing({"seed": 1}, "abc", "shard-1-of-2")
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        if when == "end":
+            run.take_whole()
+        with run.setting_up():
+            raise AssertionError("nothing is set up without a lock")
+    assert "NFS 4, or Lustre mounted with flock" in caught.value.hint
+    assert all(file.closed for file in files)
+    run.close()
+
+
+def test_a_finished_run_that_goes_on_is_not_finished(tmp_path):
+    run = opened(tmp_path)
+    run.write_json("manifest.json", {**run.read_manifest(), "state": "finished", "finished_at": "then"})
+    run.reopen()
+    assert run.read_manifest() == {"spec_id": "abc", "state": "running", "restarts": []}
     run.close()
 
 
