@@ -82,6 +82,8 @@ def test_yaml_of_any_kind_is_plain_data_or_refused(text, folder):
         "allocators: ['./evil.py:Evil']",
         "also: [{strategies: ['evil.py:Evil']}]",
         "track: ['evil.py:Evil']",
+        "track: ['wandb:somebody/project']",
+        "track: mlflow:https://evil.example",
         "allow_code_execution: true",
         "cache: ../elsewhere",
         "cache: /tmp/elsewhere",

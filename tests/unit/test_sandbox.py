@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -15,7 +17,7 @@ import pytest
 from ttc.core.errors import ConfigError
 from ttc_evals import sandbox
 from ttc_evals.code import CodeChecker
-from ttc_evals.sandbox import LEVELS, SandboxLimits, SandboxResult, isolation_level, run_program
+from ttc_evals.sandbox import LEVELS, SandboxLimits, SandboxResult, isolation_level, run_program, tried
 
 QUICK = SandboxLimits(wall_s=3.0, cpu_s=2)
 CONTAINED = isolation_level() == "namespaces"
@@ -105,6 +107,27 @@ def test_a_daemon_does_not_outlive_its_program(tmp_path):
 
 def marked(mark: str) -> bool:
     return any(mark in (p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
+
+
+@pytest.mark.parametrize("level", [level for level in LEVELS if tried(level)[0]])
+def test_the_kill_of_the_grader_itself_leaves_no_process(level):
+    mark = uuid.uuid4().hex
+    program = (
+        "import os, sys, time\nfor _ in range(3):\n  if os.fork() == 0: os.setsid()\n"
+        f"os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(600)', {mark!r}])"
+    )
+    grade = "import sys, ttc_evals.sandbox as s; s.run_program(sys.argv[1:2], s.SandboxLimits(wall_s=600), sys.argv[2])"
+    with subprocess.Popen([sys.executable, "-c", grade, program, level]) as grader:
+        deadline = time.monotonic() + 60
+        while not marked(mark) and grader.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        found = marked(mark)
+        grader.kill()
+    assert found
+    deadline = time.monotonic() + 60
+    while marked(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not marked(mark)
 
 
 def test_killing_its_group_and_everything_in_sight_hurts_only_itself():
