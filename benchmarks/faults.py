@@ -32,7 +32,6 @@ from typing import Any
 
 import psutil
 
-from ttc.testing.bad_endpoint import MISBEHAVIOURS, BadEndpoint, serving
 from ttc.testing.breaking import (
     FATAL_TASK,
     MOMENTS,
@@ -44,6 +43,7 @@ from ttc.testing.breaking import (
     tables,
     write_sums,
 )
+from ttc.testing.stub_server import MISBEHAVIOURS, Stub, serving_stub
 
 LATE = ("tables", "report")
 CORES = {"policy": "the policy's engine", "reward": "the reward model's engine"}
@@ -339,13 +339,13 @@ def graders(lab: Lab, model: list[str]) -> None:
 
 def endpoints(lab: Lab) -> None:
     """Let an endpoint misbehave: at three requests, which are asked again, and from some request on."""
-    with serving() as endpoint:
+    with serving_stub(Stub(name="m", chats=True)) as endpoint:
         words = _endpoint_config(lab, endpoint, 3)
         if lab.run(lab.work / "smooth", words=words).code != 0:
             raise SystemExit("the endpoint's unbroken run failed")
         for n, (name, fault) in enumerate(MISBEHAVIOURS.items()):
             for once in (True, False):
-                endpoint.asked, endpoint.answered = 0, []
+                endpoint.asked, endpoint.chatted = 0, []
                 numbers = lab.dice.sample(range(20), 3) if once else range(lab.dice.randint(5, 20), 10_000)
                 endpoint.faults = dict.fromkeys(numbers, fault)
                 broken = Broken(lab, f"endpoint-{n}-{once}", _endpoint_config(lab, endpoint, 3 if once else 0))
@@ -356,8 +356,8 @@ def endpoints(lab: Lab) -> None:
                 broken.complete(lab.work / "smooth" if once else None)
 
 
-def _endpoint_config(lab: Lab, endpoint: BadEndpoint, retries: int) -> list[str]:
-    model = {"path": endpoint.address, "label": "endpoint", "options": {"max_retries": retries, "timeout_s": 5}}
+def _endpoint_config(lab: Lab, endpoint: Stub, retries: int) -> list[str]:
+    model = {"path": f"{endpoint.address}#m", "label": "endpoint", "options": {"max_retries": retries, "timeout_s": 5}}
     (lab.work / "endpoint.yaml").write_text(json.dumps({"models": [model]}))
     return ["endpoint.yaml", "--task", "local", "--data", "rows.jsonl", "--max-tokens", "120", "--strategies",
             "self-consistency", "--budgets", "500"]  # fmt: skip

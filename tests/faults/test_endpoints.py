@@ -7,8 +7,8 @@ import pytest
 from run_folder import PROBLEMS, check_complete, write_rows
 
 from ttc.cli.main import run
-from ttc.testing.bad_endpoint import MISBEHAVIOURS, serving
 from ttc.testing.breaking import records
+from ttc.testing.stub_server import MISBEHAVIOURS, Stub, serving_stub
 
 STALLS = "stalls in an answer"
 KEPT = "hint: what is finished is kept: mend the cause and run the command again, or raise --max-errors"
@@ -17,7 +17,7 @@ KEPT = "hint: what is finished is kept: mend the cause and run the command again
 def sweep(endpoint, out, timeout_s=60.0, max_retries=3):
     options = {"max_retries": max_retries, "timeout_s": timeout_s}
     config = out.parent / "c.yaml"
-    config.write_text(json.dumps({"models": [{"path": endpoint.address, "options": options, "label": "bad"}]}))
+    config.write_text(json.dumps({"models": [{"path": f"{endpoint.address}#m", "options": options, "label": "bad"}]}))
     return run(["sweep", str(config), "--task", "local", "--data", "rows.jsonl", "--max-tokens", "120", "--strategies",
                 "self-consistency", "--budgets", "500", "--display", "none", "--out", str(out)])  # fmt: skip
 
@@ -27,7 +27,7 @@ def server(tmp_path_factory):
     """Return an endpoint and the folder of a run at which nothing went wrong."""
     folder = tmp_path_factory.mktemp("smooth")
     write_rows(folder)
-    with serving() as endpoint, pytest.MonkeyPatch.context() as patch:
+    with serving_stub(Stub(name="m", chats=True)) as endpoint, pytest.MonkeyPatch.context() as patch:
         patch.delenv("OPENAI_API_KEY", raising=False)
         patch.chdir(folder)
         assert sweep(endpoint, folder / "run") == 0
@@ -36,7 +36,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def endpoint(server):
-    server[0].asked, server[0].answered, server[0].faults = 0, [], {}
+    server[0].asked, server[0].chatted, server[0].faults = 0, [], {}
     return server[0]
 
 
@@ -53,8 +53,8 @@ def test_what_passes_is_survived(folder, endpoint, smooth, fault):
     assert sweep(endpoint, folder / "run", timeout_s=5.0 if stalls else 60.0, max_retries=20 if stalls else 3) == 0
     check_complete(folder / "run", smooth)
     if not stalls:  # a slow machine's right answers are given up and asked for again as well
-        assert max(Counter(endpoint.answered).values()) == 1
-        assert endpoint.asked == len(endpoint.answered) + 2
+        assert max(Counter(endpoint.chatted).values()) == 1
+        assert endpoint.asked == len(endpoint.chatted) + 2
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,9 @@ def test_what_stays_is_told_and_the_same_command_goes_on(folder, endpoint, smoot
     assert sweep(endpoint, folder / "run") == 0
     rows = [row for row in records(folder / "run") if row["status"] != "error"]
     assert rows[: len(kept)] == kept
-    answers = {row["problem_id"]: row["answer"] for row in rows}
-    assert answers == {row["problem_id"]: row["answer"] for row in records(smooth)}
-    assert len(rows) == PROBLEMS
-    if fault != STALLS:
-        assert max(Counter(endpoint.answered).values()) == 1
+    assert sorted(row["problem_id"] for row in rows) == sorted(row["problem_id"] for row in records(smooth))
+    if fault != STALLS:  # what was given up is charged in full, so less may be left to draw, and a slow right answer is, too
+        assert {row["problem_id"]: row["answer"] for row in rows} == {
+            row["problem_id"]: row["answer"] for row in records(smooth)
+        }
+        assert max(Counter(endpoint.chatted).values()) == 1
