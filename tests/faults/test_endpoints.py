@@ -81,7 +81,7 @@ def test_what_stays_is_told_and_the_same_command_goes_on(folder, endpoint, smoot
     rows = [row for row in records(folder / "run") if row["status"] != "error"]
     assert rows[: len(kept)] == kept
     assert sorted(row["problem_id"] for row in rows) == sorted(row["problem_id"] for row in records(smooth))
-    if fault != STALLS:  # what was given up is charged in full, so less may be left to draw, and a slow right answer is, too
+    if fault != STALLS:  # what is given up is charged in full, a slow right answer, too, so less may be left to draw
         assert {row["problem_id"]: row["answer"] for row in rows} == {
             row["problem_id"]: row["answer"] for row in records(smooth)
         }
