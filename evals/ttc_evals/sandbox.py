@@ -23,6 +23,7 @@ message between two processes, is not counted (not in `namespaces`, whose file s
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -55,6 +56,8 @@ _LOOK_S = 0.05
 """How often the memory and the files of a program are looked at."""
 _MOST_FILES = 4096
 _NOBODY = 65534
+_HIDDEN = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+"""Why a folder cannot be looked into that a program keeps from being looked into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +314,9 @@ def _too_full(folder: str, pid: int, most_bytes: int) -> bool:
     """Say whether a folder and deleted files that are still open hold more than they may.
 
     Looks at no more files than are allowed. What keeps itself from being looked at counts as too much.
+
+    Raises:
+        OSError: this process cannot look, as where it has no descriptors left.
     """
     count, todo = 0, [folder]
     try:
@@ -324,7 +330,9 @@ def _too_full(folder: str, pid: int, most_bytes: int) -> bool:
                         return True
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(entry.path)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _HIDDEN:
+            raise  # nothing that the program did: so nothing is said of it
         return True
     return size > most_bytes
 

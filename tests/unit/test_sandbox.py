@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -140,6 +141,15 @@ def test_big_files_and_full_disks_fail():
     assert "OSError" in run("open('big', 'wb').write(b'x' * (64 << 20))").output
     many = "for i in range(64):\n  open(str(i), 'wb').write(b'x' * (8 << 20))"
     assert run(many).status == ("failed" if CONTAINED else "disk")
+
+
+def test_a_grader_that_cannot_look_says_nothing_of_the_program(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "scandir", full)
+    with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+        sandbox._too_full(str(tmp_path), os.getpid(), 1)
 
 
 def test_the_working_directory_can_be_written_and_is_gone_afterwards():
