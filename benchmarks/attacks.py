@@ -26,12 +26,14 @@ from pathlib import Path
 
 import psutil
 
-from ttc_evals.sandbox import LEVELS, Isolation, SandboxLimits, SandboxResult, run_program, tried
+from ttc_evals.sandbox import LEVELS, Isolation, SandboxLimits, SandboxResult, SandboxStatus, run_program, tried
 
 QUICK = SandboxLimits(wall_s=60.0, cpu_s=5)
 """For programs that end by themselves; far more time than they need, on any machine."""
 SHORT = SandboxLimits(wall_s=1.5, cpu_s=10)
 """For programs that only the clock ends."""
+_CPU = SandboxLimits(wall_s=120.0, cpu_s=1)
+"""For programs that the limit on CPU time ends, before the clock on any machine."""
 _SETTLE_S = 20.0
 
 PRELUDE = """
@@ -68,14 +70,20 @@ class Attack:
     limits: SandboxLimits = QUICK
     stopped_by: str = ""
     """Where nothing is refused: what stops it, as the scene shows."""
+    ends: SandboxStatus | None = None
+    """How it must end, where another end would say that another limit stopped it."""
+    refusal: str = ""
+    """What it must be told, where it would be told something else without the sandbox."""
 
 
 def _attack(
-    group: str, held: Isolation, tries: str, program: str, limits: SandboxLimits = QUICK, stopped_by: str = ""
-) -> Attack:
-    return Attack(group, tries, PRELUDE + program, held, limits, stopped_by)
+    group: str, held: Isolation, tries: str, program: str, limits: SandboxLimits = QUICK, stopped_by: str = "",
+    ends: SandboxStatus | None = None, refusal: str = "",
+) -> Attack:  # fmt: skip
+    return Attack(group, tries, PRELUDE + program, held, limits, stopped_by, ends, refusal)
 
 
+_EPERM = "Operation not permitted"
 _CLOCK = "import time\nwhile True: time.sleep(1)"
 _EXEC_32 = """
 import ctypes, mmap
@@ -132,7 +140,8 @@ def ask():
     raise OSError("no such program gives privileges")
 attempt(ask)"""),
     _attack("privilege", "filter", "be root of a namespace of its own", "attempt(lambda: call('unshare', 0x10000000))"),
-    _attack("privilege", "filter", "load a program into the kernel", "attempt(lambda: call('syscall', number(321, 280), 0, None, 0))"),
+    _attack("privilege", "filter", "load a program into the kernel", """
+attempt(lambda: call('syscall', number(321, 280), 0, None, 1 << 20))""", refusal=_EPERM),
     # ---- environment
     _attack("environment", "limits", "find a key in its environment", """
 def look():
@@ -146,18 +155,24 @@ import ctypes
 def peek():
     class Part(ctypes.Structure): _fields_ = [("at", ctypes.c_void_p), ("size", ctypes.c_size_t)]
     room = ctypes.create_string_buffer(8)
-    here, there = Part(ctypes.addressof(room), 8), Part(0x400000, 8)
+    here, there = Part(ctypes.addressof(room), 8), Part(@ADDRESS@, 8)
     return call('process_vm_readv', @VICTIM@, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
-attempt(peek)"""),
+attempt(peek)""", refusal=_EPERM),
     _attack("environment", "filter", "trace another process", "attempt(lambda: call('ptrace', 16, @VICTIM@, None, None))"),
     # ---- network
     _attack("network", "filter", "connect to a server", "import socket\nattempt(lambda: socket.create_connection(('127.0.0.1', @PORT@), 5))"),
     _attack("network", "filter", "send a datagram", """
 import socket
 attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'@TOKEN@', ('127.0.0.1', @PORT@)))"""),
+    _attack("network", "filter", "send a datagram from a pair of sockets", """
+import socket
+def send():
+    mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    return mine.sendto(b'@TOKEN@', '@FOLDER@/datagrams')
+attempt(send)""", refusal=_EPERM),
     _attack("network", "filter", "ask for a name", "import socket\nattempt(lambda: socket.getaddrinfo('example.com', 80))"),
     _attack("network", "filter", "listen on a port", "import socket\nattempt(lambda: socket.create_server(('127.0.0.1', 0)))"),
-    _attack("network", "filter", "send raw packets", "import socket\nattempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3))"),
+    _attack("network", "limits", "send raw packets", "import socket\nattempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3))"),
     _attack("network", "filter", "reach a service by its socket file", """
 import socket
 attempt(lambda: socket.socket(socket.AF_UNIX).connect('@FOLDER@/service'))"""),
@@ -176,16 +191,16 @@ attempt(start)"""),
     _attack("network", "filter", "go around the filter by 32-bit calls", _EXEC_32),
     _attack("network", "filter", "go around the filter by x32 calls", "attempt(lambda: call('syscall', number(0x40000029, 0), 2, 1, 0))"),
     # ---- time
-    _attack("time", "limits", "run for ever", "while True: pass", SandboxLimits(wall_s=60, cpu_s=1), "the limit on CPU time"),
+    _attack("time", "limits", "run for ever", "while True: pass", _CPU, "the limit on CPU time", ends="timeout"),
     _attack("time", "limits", "run for ever, deaf to signals", """
 import signal
 for one in range(1, 65):
     try: signal.signal(one, signal.SIG_IGN)
     except (OSError, ValueError): pass
-while True: pass""", SandboxLimits(wall_s=60, cpu_s=1), "the limit on CPU time"),
-    _attack("time", "limits", "wait for ever", _CLOCK, SHORT),
-    _attack("time", "limits", "stop itself", "import signal\nos.kill(os.getpid(), signal.SIGSTOP)", SHORT),
-    _attack("time", "limits", "write without end", "while True: print('x' * 65536)", SHORT),
+while True: pass""", _CPU, "the limit on CPU time", ends="crashed"),
+    _attack("time", "limits", "wait for ever", _CLOCK, SHORT, ends="timeout"),
+    _attack("time", "limits", "stop itself", "import signal\nos.kill(os.getpid(), signal.SIGSTOP)", SHORT, ends="timeout"),
+    _attack("time", "limits", "write without end", "while True: print('x' * 65536)", SHORT, ends="timeout"),
     _attack("time", "limits", "leave a process behind", """
 import subprocess
 if os.fork() == 0:
@@ -193,17 +208,17 @@ if os.fork() == 0:
     if os.fork() == 0:
         os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)", "@TOKEN@"])
     os._exit(0)
-os.wait()""", stopped_by="killed with all the rest at the end of the program"),
+os.wait()""", stopped_by="killed with all the rest at the end of the program", ends="failed"),
     _attack("time", "limits", "keep the output open after its end", f"""
 if os.fork() == 0:
     os.setsid()
     {_CLOCK.replace(chr(10), chr(10) + "    ")}
-os._exit(0)""", stopped_by="nothing is waited for but the program; killed with all the rest"),
+os._exit(0)""", stopped_by="nothing is waited for but the program; killed with all the rest", ends="failed"),
     # ---- processes
     _attack("processes", "limits", "fork bomb", """
 while True:
     try: os.fork()
-    except OSError: pass""", SHORT, "the limit on processes; then the wall clock"),
+    except OSError: pass""", SHORT, "the limit on processes; then the wall clock", "timeout"),
     _attack("processes", "limits", "start a thousand processes", """
 def many():
     for n in range(1000):
@@ -227,7 +242,7 @@ for _ in range(12):
     if os.fork() == 0:
         held = bytearray(100 << 20)
         time.sleep(600)
-time.sleep(600)""", SandboxLimits(wall_s=60, cpu_s=10, memory_bytes=400 << 20)),
+time.sleep(600)""", SandboxLimits(wall_s=60, cpu_s=10, memory_bytes=400 << 20), ends="memory"),
     _attack("memory", "filter", "take memory that has a name only", "attempt(lambda: os.memfd_create('x'))"),
     _attack("memory", "filter", "take memory that is shared by key", "attempt(lambda: call('shmget', 0, 1 << 28, 0o1600))"),
     # ---- disk
@@ -237,6 +252,38 @@ import time
 def fill():
     for n in range(64):
         open(f'part{n}', 'wb').write(bytes(8 << 20))
+    time.sleep(5)
+    return n
+attempt(fill)"""),
+    _attack("disk", "limits", "fill a folder that nobody may list", """
+import time
+os.mkdir('closed', 0o300)
+def fill():
+    for n in range(64):
+        open(f'closed/part{n}', 'wb').write(bytes(8 << 20))
+    time.sleep(5)
+    return n
+attempt(fill)"""),
+    _attack("disk", "limits", "fill a folder whose path is too long to be named", """
+import time
+for _ in range(25):
+    os.mkdir('d' * 200)
+    os.chdir('d' * 200)
+def fill():
+    for n in range(64):
+        open(f'part{n}', 'wb').write(bytes(8 << 20))
+    time.sleep(5)
+    return n
+attempt(fill)"""),
+    _attack("disk", "limits", "hold deleted files open", """
+import time
+held = []
+def fill():
+    for n in range(64):
+        held.append(open('part', 'wb'))
+        os.unlink('part')
+        held[-1].write(bytes(8 << 20))
+        held[-1].flush()
     time.sleep(5)
     return n
 attempt(fill)"""),
@@ -274,7 +321,7 @@ attempt(lambda: resource.prlimit(@VICTIM@, resource.RLIMIT_CPU, (0, 0)))"""),
     _attack("parent", "filter", "slow another process down", "attempt(lambda: os.setpriority(os.PRIO_PROCESS, @VICTIM@, 19))"),
     _attack("parent", "filter", "type into the terminal", """
 import fcntl
-attempt(lambda: [fcntl.ioctl(fd, 0x5412, b'x') for fd in (0, 1, 2)])"""),
+attempt(lambda: [fcntl.ioctl(fd, 0x5412, b'x') for fd in (0, 1, 2)])""", refusal=_EPERM),
     # ---- the verdict
     _attack("verdict", "limits", "end with code 0 before the tests", "os._exit(0)"),
     _attack("verdict", "limits", "write success into every descriptor", """
@@ -306,7 +353,7 @@ class Scene:
     def fill(self, program: str) -> str:
         """Put the scene's names into a program."""
         words = {"SECRET": self.secret, "FOLDER": self.folder, "TOKEN": self.token, "VICTIM": self.victim.pid,
-                 "PARENT": os.getpid(), "PORT": self.port}  # fmt: skip
+                 "ADDRESS": _readable_address(self.victim.pid), "PARENT": os.getpid(), "PORT": self.port}  # fmt: skip
         for word, value in words.items():
             program = program.replace(f"@{word}@", str(value))
         return program
@@ -314,7 +361,7 @@ class Scene:
     def harm(self) -> list[str]:
         """Say what was changed, reached or left behind."""
         found = list(self.contacts)
-        if {path.name for path in self.folder.iterdir()} != {"secret", "service"}:
+        if {path.name for path in self.folder.iterdir()} != {"secret", "service", "datagrams"}:
             found.append("files were made or deleted")
         elif self.secret.read_text() != self.token or self.secret.stat().st_mode & 0o777 != 0o666:
             found.append("the secret was changed")
@@ -339,6 +386,12 @@ class Scene:
         return False
 
 
+def _readable_address(pid: int) -> int:
+    """Return where a process has memory that it may read."""
+    lines = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()
+    return next(int(line.partition("-")[0], 16) for line in lines if line.split()[1].startswith("r"))
+
+
 @contextlib.contextmanager
 def scene() -> Iterator[Scene]:
     """Set the scene, and clear it away."""
@@ -354,6 +407,9 @@ def scene() -> Iterator[Scene]:
             by_file = stack.enter_context(socket.socket(socket.AF_UNIX))
             by_file.bind(str(folder / "service"))
             (folder / "service").chmod(0o777)
+            datagrams = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            datagrams.bind(str(folder / "datagrams"))
+            (folder / "datagrams").chmod(0o777)
             abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
             abstract.bind("\0" + token)
             for one in (by_file, abstract):
@@ -367,7 +423,8 @@ def scene() -> Iterator[Scene]:
             inherited = os.open(found.secret, os.O_RDONLY)
             stack.callback(os.close, inherited)
             os.set_inheritable(inherited, True)
-            named = {"TCP": tcp, "UDP": udp, "a socket file": by_file, "an abstract socket": abstract}
+            named = {"TCP": tcp, "UDP": udp, "a socket file": by_file, "a socket file of datagrams": datagrams,
+                     "an abstract socket": abstract}  # fmt: skip
             stop = stack.enter_context(_listening(named, found.contacts))
             os.environ["TTC_ATTACK_API_KEY"] = token
             stack.callback(os.environ.pop, "TTC_ATTACK_API_KEY", None)
@@ -388,7 +445,7 @@ def _listening(sockets: dict[str, socket.socket], contacts: list[str]) -> Iterat
                 for key, _ in selector.select(0.1):
                     contacts.append(f"{key.data} was reached")
                     one = sockets[key.data]
-                    if key.data == "UDP":
+                    if one.type == socket.SOCK_DGRAM:
                         one.recv(100)
                     else:
                         one.accept()[0].close()
@@ -447,6 +504,10 @@ def run(attack: Attack, level: Isolation, around: Scene) -> Outcome:
         harm.append("it knows the secret")
     if took > attack.limits.wall_s + 60:
         harm.append(f"it ran for {took:.0f} s")
+    if attack.ends not in (None, result.status) or (attack.limits is _CPU and took > _CPU.wall_s):
+        harm.append(f"it ended otherwise than it should: {result.status} after {took:.0f} s")
+    if attack.refusal not in result.output:
+        harm.append(f"it was not told: {attack.refusal}")
     return Outcome(attack, result, "; ".join([*got, *harm]))
 
 

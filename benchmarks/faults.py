@@ -31,10 +31,19 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow.parquet as pq
 
-from ttc.testing.bad_endpoint import MISBEHAVIOURS, BadEndpoint, serving
-from ttc.testing.breaking import MOMENTS, VICTIM, engine_cores, left_running
+from ttc.testing.breaking import (
+    FATAL_TASK,
+    MOMENTS,
+    VICTIM,
+    engine_cores,
+    journal_rows,
+    left_running,
+    records,
+    tables,
+    write_sums,
+)
+from ttc.testing.stub_server import MISBEHAVIOURS, Stub, serving_stub
 
 LATE = ("tables", "report")
 CORES = {"policy": "the policy's engine", "reward": "the reward model's engine"}
@@ -44,28 +53,6 @@ GRID = {
     "fake": ["--task", "local", "--data", "rows.jsonl", "--model", "fake:p=0.5;delay_s=0.02", "--max-tokens", "120",
              "--strategies", "self-consistency,best-of-n,adaptive-consistency"],
 }  # fmt: skip
-TIMES = {"wall_s", "latency_p50_s", "latency_p95_s", "policy_flops"}
-TABLES = ("records", "cells", "candidates", "allocation")
-TASK = """
-import os, time
-from ttc_evals.local import Local
-from ttc_evals.numeric import NumericChecker
-
-class Odd(NumericChecker):
-    isolated = True
-    version = "odd-1"
-
-    def grade(self, answer, gold):
-        if gold == "4" and os.environ["TTC_FAULT"] == "hangs":
-            time.sleep(600)
-        if gold == "26" and os.environ["TTC_FAULT"] == "eats":
-            return bool([bytearray(1 << 28) for _ in range(1 << 10)])
-        return answer == gold
-
-class Risky(Local):
-    name = "risky"
-    checker = Odd()
-"""
 
 
 @dataclass
@@ -83,7 +70,7 @@ class Row:
     expected: int = 0
     duplicates: int = 0
     same_table: bool | None = None
-    """None where the fault itself decides a score."""
+    """None where the fault itself decides a score: of exactly one problem."""
     over_budget: int = 0
     """Cells that spent more than their total."""
     in_flight: int = 0
@@ -163,10 +150,10 @@ class Broken:
         self.out = lab.work / name
         self._snapshots: list[tuple[Row, list[dict[str, Any]]]] = []
 
-    def hit(self, fault: str, ended: Ended) -> Row:
-        """Note what a fault found and what it left."""
+    def hit(self, fault: str, ended: Ended, found: list[dict[str, Any]] | None = None) -> Row:
+        """Note what a fault found, which is what it left unless `found` says otherwise."""
         row = self.lab.row(fault)
-        found = records(self.out)
+        found = finished(self.out) if found is None else found
         self._snapshots.append((row, found))
         row.injected += 1
         row.before += len(found)
@@ -183,9 +170,9 @@ class Broken:
         """Run the same command until it ends by itself, and hold the run against one that nothing happened to."""
         ended = self.lab.run(self.out, words=self.words, **variables)
         print(f"{time.strftime('%H:%M:%S')}   again: exit {ended.code}", flush=True)
-        rows = records(self.out)
+        rows = finished(self.out)
         by_key = {(r["cell"], r["problem_id"]): r for r in rows}
-        cells = [line for line in _lines(self.out) if line.get("kind") == "cell"]
+        cells = [line for line in journal_rows(self.out) if line.get("kind") == "cell"]
         totals = {cell["cell"]: cell["budget"] * cell["n_problems"] for cell in cells}
         spent = Counter[str]()
         for r in rows:
@@ -205,24 +192,9 @@ class Broken:
                 row.same_table = row.same_table is not False and tables(self.out) == tables(whole)
 
 
-def records(out: Path) -> list[dict[str, Any]]:
-    """Return the finished records of a run, without those of errors."""
-    return [row for row in _lines(out) if "problem_id" in row and row["status"] != "error"]
-
-
-def _lines(out: Path) -> list[dict[str, Any]]:
-    path = out / "journal" / "main.jsonl"
-    found = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
-
-
-def tables(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return all rows without times, which an interruption makes null."""
-    found = {name: pq.read_table(out / f"{name}.parquet").to_pylist() for name in TABLES}
-    return {name: [{k: v for k, v in row.items() if k not in TIMES} for row in rows] for name, rows in found.items()}
+def finished(out: Path) -> list[dict[str, Any]]:
+    """Return the records of a run, without those of errors."""
+    return [row for row in records(out) if row["status"] != "error"]
 
 
 def _locked(out: Path) -> int:
@@ -251,7 +223,7 @@ def kills(lab: Lab, count: int, cores: int) -> None:
         faults.sort(key=lambda fault: fault != "drawn")  # the first cells draw what the others share
         for fault in [*faults, *late[n::chains]]:
             if fault in CORES:
-                at = len(records(broken.out)) + lab.dice.randint(1, 6)
+                at = len(finished(broken.out)) + lab.dice.randint(1, 6)
                 watch = partial(kill_core, list(CORES).index(fault), broken.out, at)
                 name, ended = f"kill -9 of {CORES[fault]}", lab.run(broken.out, watch=watch)
             else:
@@ -269,7 +241,7 @@ def kill_core(which: int, out: Path, at: int, program: int) -> None:
     with contextlib.suppress(psutil.Error):
         owner = psutil.Process(program)
         while owner.is_running() and owner.status() != psutil.STATUS_ZOMBIE:
-            if len(records(out)) >= at:
+            if len(finished(out)) >= at:
                 engine_cores(owner)[which].kill()
                 return
             time.sleep(0.05)
@@ -337,23 +309,9 @@ def damage(lab: Lab) -> None:
                 flipped[lab.dice.randrange(len(flipped) - 1)] ^= 1 << lab.dice.randrange(8)
                 lines[n] = bytes(flipped)
         journal.write_bytes(b"".join(lines))
-        broken.hit(fault, lab.run(broken.out))
-        _as_read(broken)
+        left = finished(broken.out)
+        broken.hit(fault, lab.run(broken.out), left)
         broken.complete(lab.whole)
-
-
-def _as_read(broken: Broken) -> None:
-    """Leave the flipped lines out of what is held for finished and for the journal: a reader leaves them out as well."""
-    from ttc.store.journal import read_journal
-
-    replay = read_journal(broken.out / "journal")
-    journal = broken.out / "journal" / "main.jsonl"
-    bad = {int(place.rpartition(":")[2]) for place in replay.damaged}
-    lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join(line for n, line in enumerate(lines, 1) if n not in bad))
-    row, _ = broken._snapshots[-1]
-    found = records(broken.out)
-    row.before, broken._snapshots[-1] = len(found), (row, found)
 
 
 def clock(lab: Lab) -> None:
@@ -365,27 +323,29 @@ def clock(lab: Lab) -> None:
 
 def graders(lab: Lab, model: list[str]) -> None:
     """Let a checker hang or eat memory on one problem: its record says timeout, and it is not tried again."""
-    (lab.work / "risky.py").write_text(TASK)
+    (lab.work / "risky.py").write_text(FATAL_TASK)
     (lab.work / "grade.yaml").write_text(json.dumps({"grade_timeout_s": 5}))
     words = ["grade.yaml", "--task", "risky.py:Risky", "--data", "rows.jsonl", *model, "--max-tokens", "120",
              "--strategies", "self-consistency", "--budgets", "400"]  # fmt: skip
-    for how, fault in (("hangs", "a grader that hangs"), ("eats", "a grader that eats memory")):
+    for how, answer, fault in (("hangs", "4", "a grader that hangs"), ("eats", "26", "a grader that eats memory")):
+        fatal = json.dumps({answer: how})
         broken = Broken(lab, f"grader-{how}", words)
-        row = broken.hit(fault, lab.run(broken.out, words=words, TTC_FAULT=how))
-        stopped = sum(r["status"] == "timeout" for r in records(broken.out))
+        row = broken.hit(fault, lab.run(broken.out, words=words, TTC_FATAL=fatal))
+        stopped = sum(r["status"] == "timeout" for r in finished(broken.out))
         row.message = f"{stopped} record with status timeout"
-        broken.complete(None, TTC_FAULT=how)
+        row.same_table = None if stopped == 1 else False
+        broken.complete(None, TTC_FATAL=fatal)
 
 
 def endpoints(lab: Lab) -> None:
     """Let an endpoint misbehave: at three requests, which are asked again, and from some request on."""
-    with serving() as endpoint:
+    with serving_stub(Stub(name="m", chats=True)) as endpoint:
         words = _endpoint_config(lab, endpoint, 3)
         if lab.run(lab.work / "smooth", words=words).code != 0:
             raise SystemExit("the endpoint's unbroken run failed")
         for n, (name, fault) in enumerate(MISBEHAVIOURS.items()):
             for once in (True, False):
-                endpoint.asked, endpoint.answered = 0, []
+                endpoint.asked, endpoint.chatted = 0, []
                 numbers = lab.dice.sample(range(20), 3) if once else range(lab.dice.randint(5, 20), 10_000)
                 endpoint.faults = dict.fromkeys(numbers, fault)
                 broken = Broken(lab, f"endpoint-{n}-{once}", _endpoint_config(lab, endpoint, 3 if once else 0))
@@ -396,8 +356,8 @@ def endpoints(lab: Lab) -> None:
                 broken.complete(lab.work / "smooth" if once else None)
 
 
-def _endpoint_config(lab: Lab, endpoint: BadEndpoint, retries: int) -> list[str]:
-    model = {"path": endpoint.address, "label": "endpoint", "options": {"max_retries": retries, "timeout_s": 5}}
+def _endpoint_config(lab: Lab, endpoint: Stub, retries: int) -> list[str]:
+    model = {"path": f"{endpoint.address}#m", "label": "endpoint", "options": {"max_retries": retries, "timeout_s": 5}}
     (lab.work / "endpoint.yaml").write_text(json.dumps({"models": [model]}))
     return ["endpoint.yaml", "--task", "local", "--data", "rows.jsonl", "--max-tokens", "120", "--strategies",
             "self-consistency", "--budgets", "500"]  # fmt: skip
@@ -430,22 +390,14 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ttc-faults-") as folder:
         work = Path(folder)
-        (work / "rows.jsonl").write_text(
-            "".join(
-                json.dumps(
-                    {"id": f"p{i}", "question": f"What is {17 * i + 3} + {5 * i + 1}?", "answer": str(22 * i + 4)}
-                )
-                + "\n"
-                for i in range(12)
-            )
-        )
+        write_sums(work, 12)
         grid = [*GRID[args.engine], "--budgets", "250,700"]
         lab = Lab(work, grid, random.Random(args.seed), work / "whole")  # noqa: S311 - dice, not keys
         begun = time.monotonic()
         ended = lab.run(lab.whole)
         if ended.code != 0:
             raise SystemExit(f"the unbroken run failed: {ended.said}")
-        print(f"unbroken run: {len(records(lab.whole))} records, {time.monotonic() - begun:.0f} s", flush=True)
+        print(f"unbroken run: {len(finished(lab.whole))} records, {time.monotonic() - begun:.0f} s", flush=True)
         model = ["--model", "fake:p=0.5"] if args.engine == "fake" else ["--model", "embedded"]
         parts: dict[str, Callable[[], None]] = {
             "kill": lambda: kills(lab, args.kills, args.engine_kills if args.engine == "embedded" else 0),

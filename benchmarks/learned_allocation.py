@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import shutil
 from collections import Counter
@@ -40,6 +41,8 @@ SAMPLES = (1, 2, 4, 8)
 """Budgets, in samples' worth of tokens a problem."""
 BEYOND = (0.5, 12)
 """Where the uniform and the oracle's curve are read as well, so that no realised cost lies outside them."""
+FIT_DRAWS = 16
+"""Orders of a training problem's samples that a predictor learns from."""
 PLAIN = ("uniform", "oracle")
 KNAPSACK = {"name": "knapsack", "label": "knapsack"}
 PILOT = {"name": "knapsack", "params": {"pilot": 1}, "label": "knapsack, pilot 1"}
@@ -65,7 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     study = Study(args.train, args.test, args.out, args.draws, tuple(args.strategies.split(",")), args.seed)
     rows = [*study.real(), *study.shuffled(), *study.rewritten()]
-    (args.out / "figures.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (args.out / "figures.json").write_text(json.dumps(bounded(rows), indent=1, allow_nan=False) + "\n")
+
+
+def bounded(value: Any) -> Any:
+    """Return JSON values with null for what is infinite: an interval's end where nothing bounds it."""
+    if isinstance(value, dict):
+        return {key: bounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [bounded(inner) for inner in value]
+    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 @dataclass(frozen=True)
@@ -124,7 +136,7 @@ class Study:
         """Return the folder of a predictor, fitted now or before."""
         folder = self.out / f"predictor-{study}-{features}"
         if not (folder / "predictor.json").exists():
-            asked = Asked((bank,), self.strategies, features, draws=16, seed=self.seed)
+            asked = Asked((bank,), self.strategies, features, draws=FIT_DRAWS, seed=self.seed)
             kept: Any = fit_predictor(asked)[0]  # every kind can be saved
             kept.save(folder)
         return folder

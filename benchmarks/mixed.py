@@ -126,13 +126,15 @@ class RecordedJudge:
         self._engine = engine
 
     async def read(self, problem_id: str, completions: Sequence[Completion]) -> list[Completion]:
+        """Return them as they are: the bank holds their answers."""
         return list(completions)
 
     async def verdicts(self, problem_id: str, draw: int, candidates: Sequence[Completion]) -> list[bool]:
+        """Return what was recorded; a sample that was cut is wrong."""
         return [c.finish == "stop" and self._engine.row(problem_id, draw, c.index).correct for c in candidates]
 
     async def close(self) -> None:
-        pass
+        """Do nothing: there is no process."""
 
 
 def votes_of(pools: Pools, order: Sequence[int], draws: int, seed: int = 0) -> Floats:
@@ -247,6 +249,7 @@ def difference(a: Floats | None, b: Floats) -> Difference:
 
 
 def print_table(rows: Sequence[Mapping[str, object]], score: str) -> None:
+    """Print one score's table."""
     print(f"\n### {score}\n")
     print("| samples' worth | tokens | mix | mixed | best single | even mix | mixed - single | mixed - even |")
     print("|---|---|---|---|---|---|---|---|")

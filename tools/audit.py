@@ -1,4 +1,4 @@
-"""Audit the installed packages, as far as that is possible here; `lock` writes down which versions those are.
+"""Audit the installed packages for known flaws; `lock` writes down which versions those are.
 
     python tools/audit.py          compare with requirements.lock, and ask pip-audit about known flaws
     python tools/audit.py lock     write requirements.lock anew, from what is installed

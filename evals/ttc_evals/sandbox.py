@@ -8,25 +8,28 @@ Root becomes nobody; where nobody cannot read the interpreter, only `namespaces`
 - `namespaces` (Linux with namespaces, by privilege or for ordinary users): besides, a root of its own that holds the
   interpreter, the system's libraries and a small /tmp; no network, no sight of other processes; and a filter of system
   calls (`ttc_evals.sandbox_rules`).
-- `landlock` (Linux 5.13 with Landlock): the same files can be read, and only the working directory written; no sockets,
+- `landlock` (Linux 6.2 with Landlock): the same files can be read, and only the working directory written; no sockets,
   no signals to other processes, no change to how they run. Other processes' existence cannot be hidden.
 - `filter` (Linux): no sockets and no signals, as above. Files are only guarded by the user's permissions.
 - `limits`: limits alone. The network is open, files are guarded by permissions, and a program may signal
   processes of its own user.
 
-Limits of all this: the kernel is shared, so a kernel exploit is not contained. Success is reported by a random word after the last part has run, so no exit and no
-output can fake it, but program and tests share an interpreter: a program that is written against this very
-harness and reads its memory can.
+Limits of all this: the kernel is shared, so a kernel exploit is not contained. Success is reported by a random word
+after the last part has run, so no exit and no output can fake it, but program and tests share an interpreter: a program
+that is written against this very harness and reads its memory can. A deleted file that is only mapped, or only in a
+message between two processes, is not counted (not in `namespaces`, whose file system is small).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
 import selectors
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -53,6 +56,8 @@ _LOOK_S = 0.05
 """How often the memory and the files of a program are looked at."""
 _MOST_FILES = 4096
 _NOBODY = 65534
+_HIDDEN = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+"""Why a folder cannot be looked into that a program keeps from being looked into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +230,7 @@ class _Watched:
         """Say what there is too much of."""
         if _memory(self.pid, self.limits.memory_bytes) > self.limits.memory_bytes:
             return "memory"
-        if self.folder is not None and _too_full(self.folder, self.limits.file_bytes):
+        if self.folder is not None and _too_full(self.folder, self.pid, self.limits.file_bytes):
             return "disk"
         return None
 
@@ -305,22 +310,60 @@ def _below(pid: int) -> list[int]:
     return found
 
 
-def _too_full(folder: str, most_bytes: int) -> bool:
-    """Say whether a folder holds more than it may; looks at no more files than are allowed."""
-    size, count, todo = 0, 0, [folder]
-    while todo:
-        try:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
+def _too_full(folder: str, pid: int, most_bytes: int) -> bool:
+    """Say whether a folder and deleted files that are still open hold more than they may.
+
+    Looks at no more files than are allowed. What keeps itself from being looked at counts as too much.
+
+    Raises:
+        OSError: this process cannot look, as where it has no descriptors left.
+    """
+    count, todo = 0, [folder]
+    try:
+        size = sum(_deleted([pid, *_below(pid)]).values())
+        while todo:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(todo.pop()) as entries:
+                for entry in entries:  # what is not found was deleted meanwhile
                     count += 1
                     size += entry.stat(follow_symlinks=False).st_blocks * 512
                     if count > _MOST_FILES or size > most_bytes:
                         return True
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(entry.path)
-        except OSError:
-            continue  # it was deleted meanwhile, or closed by its owner
-    return False
+    except OSError as error:
+        if error.errno not in _HIDDEN:
+            raise  # nothing that the program did: so nothing is said of it
+        return True
+    return size > most_bytes
+
+
+def _deleted(pids: Sequence[int]) -> dict[tuple[int, int], int]:
+    """Return the bytes of files without a name that processes hold open.
+
+    Raises:
+        PermissionError: a process of this user does not let its files be seen.
+    """
+    found = dict[tuple[int, int], int]()
+    for pid in pids:
+        try:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError), os.scandir(f"/proc/{pid}/fd") as files:
+                for file in files:
+                    with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                        seen = file.stat()
+                        if seen.st_nlink == 0 and stat.S_ISREG(seen.st_mode):
+                            found[seen.st_dev, seen.st_ino] = seen.st_blocks * 512
+        except PermissionError:
+            # A process that ends has no memory any more and belongs to root. Root may lack the right to look.
+            if os.geteuid() != 0 and not _ending(pid):
+                raise
+    return found
+
+
+def _ending(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/statm").read_text(encoding="ascii").startswith("0 ")
+    except OSError:
+        return True
 
 
 def _drain(output: int, shown: bytearray, cap: int) -> bytes:

@@ -9,6 +9,7 @@ privilege, and only then forks the process that reads the program's source.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -228,6 +229,7 @@ def _fork_runner(job: dict[str, Any], report: int, others: int) -> int:
     if pid == 0:
         try:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             _prctl(PR_SET_NO_NEW_PRIVS, 1)
             _set_limits(job, others)
@@ -253,6 +255,30 @@ def _wait(pid: int) -> int:
         if ended == pid:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
+
+
+def _end_all(*_: object) -> None:
+    """Kill what the program started, and end: nobody is left who would.
+
+    What loses its parent becomes a child of this process, so the last one is found, too.
+    """
+    while True:
+        for pid in _children():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            os.wait()
+        except ChildProcessError:
+            os._exit(1)
+
+
+def _children() -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            parent = process.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1]
+            found += [int(process.parent.name)] if int(parent) == os.getpid() else []
+    return found
 
 
 def _supervise(job: dict[str, Any], report: int) -> int:
@@ -282,7 +308,11 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.close(nothing)
     _isolate(job)
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if job["isolation"] == "namespaces":
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        signal.signal(signal.SIGTERM, _end_all)
+        _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     code = _supervise(job, report)
     os.write(report, f"exit {code}\n".encode())
     signal.pause()  # stay the parent of what the program left behind, until the whole tree is killed

@@ -21,7 +21,7 @@ from pathlib import Path
 # Numbers on x86-64 and on AArch64 (asm/unistd_64.h and asm-generic/unistd.h of Linux 6.12); None: there is no such call.
 _Numbers = Mapping[str, tuple[int | None, int | None]]
 _NEVER: _Numbers = {
-    # The network, and any socket of the machine's services. A pair of sockets within the program stays possible.
+    # The network, and any socket of the machine's services. A connected pair within the program stays possible.
     "socket": (41, 198),
     # Other processes' memory and descriptors.
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
@@ -63,9 +63,10 @@ _SIGNALS: _Numbers = {
     "rt_tgsigqueueinfo": (297, 240), "prlimit64": (302, 261),
 }  # fmt: skip
 """Calls whose first argument is a process: only the caller itself may be named."""
-_FCNTL, _IOCTL, _CLONE, _CLONE3 = (72, 25), (16, 29), (56, 220), 435
+_FCNTL, _IOCTL, _CLONE, _CLONE3, _SOCKETPAIR = (72, 25), (16, 29), (56, 220), 435, (53, 199)
 _OWNER_COMMANDS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a descriptor could send any signal to any process
 _TERMINAL_COMMANDS = (0x5412, 0x541C, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP
+_AF_UNIX, _DATAGRAMS = 1, 2  # the bit that SOCK_DGRAM and SOCK_RAW have, and SOCK_STREAM and SOCK_SEQPACKET have not
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH_*
@@ -77,8 +78,9 @@ _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _READ_FILE, _READ_FOLDER, _EXECUTE, _WRITE = 1 << 2, 1 << 3, 1 << 0, 1 << 1
 _RIGHTS_OF_FILES = _EXECUTE | _WRITE | _READ_FILE | 1 << 14 | 1 << 15
-_VERSION_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))
+_VERSION_RIGHTS = ((3, 15), (5, 16))
 """From which version of Landlock on how many rights to files are known; more are an error."""
+_LEAST_VERSION = 3  # Linux 6.2: before it a file that may be read can be emptied by opening it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -106,6 +108,7 @@ def refuse_calls(*, outside: bool) -> None:
     program += [_step(_EQUAL, _CLONE3, 0, 1), _step(_RETURN, _REFUSE | errno.ENOSYS)]
     program += _argument(_CLONE[column], 0, [_step(_ANY_BIT, _NEW_NAMESPACES, 0, 1)])
     program += _argument(_IOCTL[column], 1, [_equals(value) for value in _TERMINAL_COMMANDS])
+    program += _pairs(_SOCKETPAIR[column])
     if outside:
         program += _argument(_FCNTL[column], 1, [_equals(value) for value in _OWNER_COMMANDS])
         for numbers in _SIGNALS.values():
@@ -127,6 +130,8 @@ def refuse_paths(readable: Iterable[str], writable: str) -> None:
         raise OSError("no Landlock on this system")
     version = _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
     _checked("Landlock", min(version, 0))
+    if version < _LEAST_VERSION:
+        raise OSError(f"Landlock of version {version}, which does not keep files from being emptied")
     every = (1 << max(rights for since, rights in _VERSION_RIGHTS if since <= version)) - 1
     # Networks from version 4 on, signals and abstract sockets from version 6 on: all that it knows is refused.
     wanted = struct.pack("QQQ", every, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
@@ -179,6 +184,15 @@ def _argument(number: int, position: int, tests: Sequence[bytes]) -> list[bytes]
     for test in tests:
         body += [test, _step(_RETURN, _REFUSE | errno.EPERM)]
     body.append(_step(_RETURN, _ALLOW))
+    return [_step(_EQUAL, number, 0, len(body)), *body]
+
+
+def _pairs(number: int) -> list[bytes]:
+    """Refuse pairs of sockets but connected ones: one of datagrams can send to any socket file."""
+    refuse = _step(_RETURN, _REFUSE | errno.EPERM)
+    domain = [_step(_LOAD, 16), _step(_EQUAL, _AF_UNIX, 1, 0), refuse]
+    kind = [_step(_LOAD, 24), _step(_ANY_BIT, _DATAGRAMS, 0, 1), refuse]
+    body = [*domain, *kind, _step(_RETURN, _ALLOW)]
     return [_step(_EQUAL, number, 0, len(body)), *body]
 
 

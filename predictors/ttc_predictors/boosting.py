@@ -14,7 +14,7 @@ from ttc.core.curves import FloatArray, IntArray
 from ttc.core.errors import DataError
 from ttc_predictors.blocks import rounded
 from ttc_predictors.linear import PENALTIES, DesignName, Linear, Link, design, fit_linear
-from ttc_predictors.trees import without_sizes
+from ttc_predictors.trees import bare
 
 Objective = Literal["cross_entropy", "regression", "gamma", "quantile"]
 Features = NDArray[np.float32]
@@ -72,7 +72,7 @@ class Forest:
         import lightgbm
 
         try:
-            return lightgbm.Booster(model_str=without_sizes(self.text))
+            return lightgbm.Booster(model_str=bare(self.text))
         except lightgbm.basic.LightGBMError as error:
             raise DataError(f"LightGBM cannot read a stored model: {error}") from error
 

@@ -10,13 +10,26 @@ import math
 from ttc.core.errors import DataError
 
 _MOST_LEAVES = 100_000
+_HEAD = frozenset(
+    ("version", "num_class", "num_tree_per_iteration", "label_index", "max_feature_idx", "objective", "feature_names",
+     "monotone_constraints", "feature_infos")
+)  # fmt: skip
+_TREE = frozenset(
+    ("num_leaves", "num_cat", "split_feature", "split_gain", "threshold", "decision_type", "left_child", "right_child",
+     "leaf_value", "leaf_weight", "leaf_count", "internal_value", "internal_weight", "internal_count", "is_linear",
+     "shrinkage")
+)  # fmt: skip
 _NUMERICAL = (0, 2, 4, 6, 8, 10)
 """Decision types without the bit that marks categories: where what is missing goes."""
 
 
-def without_sizes(text: str) -> str:
-    """Return a model without the sizes of its trees: LightGBM then finds each by its heading, not by a number of bytes."""
-    return "\n".join(line for line in text.split("\n") if not line.startswith("tree_sizes="))
+def bare(text: str) -> str:
+    """Return a model's head and trees alone: what is checked, and all that LightGBM is given.
+
+    Without the sizes of the trees, so that it finds each by its heading and not by a number of bytes.
+    """
+    lines = text.partition("\nend of trees")[0].split("\n")
+    return "\n".join(line for line in lines if not line.startswith("tree_sizes=")) + "\nend of trees\n"
 
 
 def check(text: str, width: int) -> None:
@@ -32,30 +45,35 @@ def check(text: str, width: int) -> None:
 
 
 def _check_model(text: str, width: int) -> None:
-    head, *trees = text.partition("\nend of trees")[0].split("\nTree=")
-    if "\r" in text or "\0" in text or any(not tree.isascii() for tree in trees):
-        raise ValueError("it holds characters that no number has")
-    fields = _fields(head)
-    names = fields["feature_names"].split()
-    if head.split("\n")[0] != "tree" or fields["num_class"] != "1" or fields["num_tree_per_iteration"] != "1":
+    if "\r" in text or "\0" in text:
+        raise ValueError("it holds characters that no model has")
+    head, *trees = bare(text).removesuffix("\nend of trees\n").split("\nTree=")
+    first, _, rest = head.partition("\n")
+    fields = _fields(rest, _HEAD)
+    if first != "tree" or fields["num_class"] != "1" or fields["num_tree_per_iteration"] != "1" or not trees:
         raise ValueError("it is no model of one output")
-    if len(names) != width or int(fields["max_feature_idx"]) != width - 1:
+    if not fields["objective"].isidentifier():
+        raise ValueError("its objective is none that is used here")
+    names = fields["feature_names"].split(" ")
+    if len(names) != width or fields["max_feature_idx"] != str(width - 1):
         raise ValueError(f"it has {len(names)} features, {width} were expected")
     for number, tree in enumerate(trees):
         heading, _, body = tree.partition("\n")
-        if int(heading) != number:
+        if heading != str(number):
             raise ValueError(f"tree {number} is missing")
-        _check(_fields(body), width)
+        if not body.isascii():
+            raise ValueError("it holds characters that no number has")
+        _check(_fields(body, _TREE), width)
 
 
-def _fields(lines: str) -> dict[str, str]:
+def _fields(lines: str, known: frozenset[str]) -> dict[str, str]:
+    """Return a section's values. Its lines are held to what LightGBM writes, since it reads odd ones in ways of its own."""
     found: dict[str, str] = {}
-    for line in lines.split("\n"):
+    for line in lines.rstrip("\n").split("\n"):
         key, equals, value = line.partition("=")
-        if equals:
-            if key in found:
-                raise ValueError(f"{key} stands twice")
-            found[key] = value
+        if not equals or "=" in value or key not in known or key in found:
+            raise ValueError(f"it holds the line {line[:40]!r}")
+        found[key] = value
     return found
 
 

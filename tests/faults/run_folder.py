@@ -7,10 +7,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from ttc.cli.main import run
-from ttc.testing.breaking import VICTIM, left_running
+from ttc.testing.breaking import VICTIM, journal_rows, left_running, records, tables, write_sums
 
 PROBLEMS = 6
 STRATEGIES = ["self-consistency", "best-of-n", "adaptive-consistency"]
@@ -18,15 +16,10 @@ BUDGETS = [250, 700]
 SWEEP = ["sweep", "--task", "local", "--data", "rows.jsonl", "--model", "fake:p=0.5;delay_s=0.01", "--max-tokens", "120",
          "--strategies", ",".join(STRATEGIES), "--budgets", ",".join(map(str, BUDGETS)), "--display", "none"]  # fmt: skip
 RECORDS = PROBLEMS * len(STRATEGIES) * len(BUDGETS)
-TIMES = {"wall_s", "latency_p50_s", "latency_p95_s"}
-TABLES = ["records", "cells", "candidates", "allocation"]
 
 
 def write_rows(folder: Path) -> None:
-    with (folder / "rows.jsonl").open("w") as file:
-        for i in range(PROBLEMS):
-            a, b = 17 * i + 3, 5 * i + 1
-            file.write(json.dumps({"id": f"p{i}", "question": f"What is {a} + {b}?", "answer": str(a + b)}) + "\n")
+    write_sums(folder, PROBLEMS)
 
 
 def sweep(out: Path, *more: str) -> int:
@@ -43,23 +36,6 @@ def victim(out: Path, moment: str, number: int, *more: str) -> tuple[int, str]:
         told = started.communicate(timeout=300)[1]
     assert left_running(started.pid, within_s=30) == []
     return started.returncode, told
-
-
-def journal_rows(out: Path) -> list[dict]:
-    """Return what the journal's whole lines hold."""
-    path = out / "journal" / "main.jsonl"
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-def records(out: Path) -> list[dict]:
-    return [row for row in journal_rows(out) if "problem_id" in row]
-
-
-def tables(out: Path) -> dict[str, list[dict]]:
-    """Return all rows without times, which an interruption makes null."""
-    found = {name: pq.read_table(out / f"{name}.parquet").to_pylist() for name in TABLES}
-    return {name: [{k: v for k, v in row.items() if k not in TIMES} for row in rows] for name, rows in found.items()}
 
 
 def manifest(out: Path) -> dict:

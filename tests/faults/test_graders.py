@@ -1,54 +1,23 @@
 """A checker that hangs, eats memory or dies on some problems, in a whole run: it costs those problems alone."""
 
 import json
+import os
 import subprocess
 import sys
 
-from run_folder import records
-
-from ttc.testing.breaking import left_running
-
-TASK = '''
-import os
-import time
-
-from ttc_evals.local import Local
-from ttc_evals.numeric import NumericChecker
-
-
-class Odd(NumericChecker):
-    """Numbers, three of which are fatal."""
-
-    isolated = True
-    version = "odd-1"
-
-    def grade(self, answer, gold):
-        if gold == "4":
-            time.sleep(600)
-        if gold == "26":
-            return bool([bytearray(1 << 28) for _ in range(1 << 10)])
-        if gold == "48":
-            os._exit(7)
-        return answer == gold
-
-
-class Risky(Local):
-    """The local task with that checker."""
-
-    name = "risky"
-    checker = Odd()
-'''
+from ttc.testing.breaking import FATAL_TASK, left_running, records
 
 
 def test_each_costs_its_own_problem_and_no_process_is_left(folder):
-    (folder / "risky.py").write_text(TASK)
+    (folder / "risky.py").write_text(FATAL_TASK)
     config = {"tasks": [{"name": "risky.py:Risky", "data": "rows.jsonl"}], "models": ["fake"], "budgets": [400],
               "strategies": ["self-consistency"], "grade_timeout_s": 3, "max_errors": "1"}  # fmt: skip
     (folder / "c.yaml").write_text(json.dumps(config))
     words = [sys.executable, "-m", "ttc", "sweep", "c.yaml", "--trust-config", "--out", "run", "--display", "none"]
     with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as run:
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "TTC_FATAL": json.dumps({"4": "hangs", "26": "eats", "48": "dies"})},
+    ) as run:  # fmt: skip
         told = run.communicate(timeout=300)[1]
     assert run.returncode == 0, told
     assert left_running(run.pid, within_s=30) == []

@@ -5,9 +5,10 @@ import random
 import shutil
 
 import pytest
-from run_folder import check_complete, manifest, records, sweep, tables
+from run_folder import check_complete, manifest, sweep
 
 from ttc.store.journal import read_journal
+from ttc.testing.breaking import records, tables
 
 
 def unfinished(out):

@@ -5,11 +5,12 @@ import signal
 import sqlite3
 
 import pytest
-from run_folder import RECORDS, SWEEP, check_complete, journal_rows, manifest, records, sweep, victim
+from run_folder import RECORDS, SWEEP, check_complete, manifest, sweep, victim
 
 from ttc.cli.main import run
 from ttc.engines.fake import FakeEngine
 from ttc.run import sweep as running
+from ttc.testing.breaking import journal_rows, records
 
 
 def stored(out):

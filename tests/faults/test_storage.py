@@ -7,9 +7,10 @@ import shutil
 import subprocess
 
 import pytest
-from run_folder import RECORDS, SWEEP, check_complete, records, sweep
+from run_folder import RECORDS, SWEEP, check_complete, sweep
 
 from ttc.cli.main import run
+from ttc.testing.breaking import records
 
 FULL = ("No space left on device", "File too large", "database or disk is full", "disk I/O error")
 

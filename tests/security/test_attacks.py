@@ -1,7 +1,11 @@
 """Hostile programs reach nothing, at every level that this machine offers. The programs are in benchmarks/attacks.py."""
 
+from dataclasses import replace
+
 import pytest
 from attack_script import load_attacks
+
+from ttc_evals.sandbox import SandboxLimits
 
 attacks = load_attacks()
 OFFERED = attacks.offered()
@@ -37,6 +41,16 @@ def test_the_scene_notices_what_is_done_to_it():
         seen.append("; ".join(around.harm()))
     assert ["GOT" in text for text in seen[:3]] == [True] * 3
     assert seen[3] == "TCP was reached; files were made or deleted"
+
+
+@pytest.mark.parametrize(("tries", "changes", "noticed"), [
+    ("take memory in 12 processes", {"limits": SandboxLimits(wall_s=0.2)}, "it ended otherwise"),
+    ("wait for ever", {"ends": "memory"}, "it ended otherwise"),
+    ("type into the terminal", {"refusal": "Inappropriate ioctl for device"}, "it was not told"),
+])  # fmt: skip
+def test_another_end_than_the_expected_counts_as_getting_through(tries, changes, noticed, scene):
+    (attack,) = (one for one in attacks.ATTACKS if one.tries == tries)
+    assert noticed in attacks.run(replace(attack, **changes), OFFERED[0], scene).got
 
 
 def test_there_are_at_least_25_and_each_is_named_once():

@@ -1,7 +1,6 @@
 """A report in which every text is hostile, opened in a real browser: nothing runs, nothing is fetched, nothing is a mark-up."""
 
 import json
-import os
 import shutil
 
 import pyarrow as pa
@@ -96,17 +95,15 @@ def hostile(tmp_path_factory):
     return build_report(found).html, found
 
 
-@pytest.mark.skipif(not (os.environ.get("TTC_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")),
-                    reason="there is no Chromium or Chrome here")  # fmt: skip
-def test_nothing_that_a_model_wrote_does_anything_in_a_browser(hostile):
+@pytest.mark.browser
+def test_nothing_that_a_model_wrote_does_anything_in_a_browser(hostile, browser_path):
     from playwright.sync_api import sync_playwright
 
     html, _ = hostile
-    program = os.environ.get("TTC_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     troubles, requests, dialogs = [], [], []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"], timeout=180_000
+            executable_path=browser_path, args=["--no-sandbox", "--disable-dev-shm-usage"], timeout=180_000
         )
         page = browser.new_page()
         page.set_default_timeout(180_000)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -15,7 +18,7 @@ import pytest
 from ttc.core.errors import ConfigError
 from ttc_evals import sandbox
 from ttc_evals.code import CodeChecker
-from ttc_evals.sandbox import LEVELS, SandboxLimits, SandboxResult, isolation_level, run_program
+from ttc_evals.sandbox import LEVELS, SandboxLimits, SandboxResult, isolation_level, run_program, tried
 
 QUICK = SandboxLimits(wall_s=3.0, cpu_s=2)
 CONTAINED = isolation_level() == "namespaces"
@@ -107,6 +110,27 @@ def marked(mark: str) -> bool:
     return any(mark in (p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
 
 
+@pytest.mark.parametrize("level", [level for level in LEVELS if tried(level)[0]])
+def test_the_kill_of_the_grader_itself_leaves_no_process(level):
+    mark = uuid.uuid4().hex
+    program = (
+        "import os, sys, time\nfor _ in range(3):\n  if os.fork() == 0: os.setsid()\n"
+        f"os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(600)', {mark!r}])"
+    )
+    grade = "import sys, ttc_evals.sandbox as s; s.run_program(sys.argv[1:2], s.SandboxLimits(wall_s=600), sys.argv[2])"
+    with subprocess.Popen([sys.executable, "-c", grade, program, level]) as grader:
+        deadline = time.monotonic() + 60
+        while not marked(mark) and grader.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        found = marked(mark)
+        grader.kill()
+    assert found
+    deadline = time.monotonic() + 60
+    while marked(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not marked(mark)
+
+
 def test_killing_its_group_and_everything_in_sight_hurts_only_itself():
     program = "import os, signal\nos.killpg(0, signal.SIGTERM)\nos.kill(-1, signal.SIGKILL)"
     assert run(program).status in {"crashed", "failed"}
@@ -117,6 +141,15 @@ def test_big_files_and_full_disks_fail():
     assert "OSError" in run("open('big', 'wb').write(b'x' * (64 << 20))").output
     many = "for i in range(64):\n  open(str(i), 'wb').write(b'x' * (8 << 20))"
     assert run(many).status == ("failed" if CONTAINED else "disk")
+
+
+def test_a_grader_that_cannot_look_says_nothing_of_the_program(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "scandir", full)
+    with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+        sandbox._too_full(str(tmp_path), os.getpid(), 1)
 
 
 def test_the_working_directory_can_be_written_and_is_gone_afterwards():

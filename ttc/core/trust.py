@@ -1,4 +1,4 @@
-"""What a configuration file of somebody else must not do unasked: run code, write elsewhere, be sent a key.
+"""What a configuration file of somebody else must not do unasked: run code, write elsewhere, be sent a key or a run.
 
 Limits: a file still names what is read and what is computed, and so what it costs. A model's folder is loaded by the
 engine with its own rules (vLLM takes no code from it).
@@ -34,6 +34,8 @@ def _reasons(values: Mapping[str, Any]) -> Iterator[str]:
         yield "allow_code_execution lets code run that a model writes"
     texts = list(_texts(values))
     yield from (f"{text} is a Python file, which would be run" for text in texts if ".py:" in text)
+    for tracker in _texts(values.get("track")):
+        yield f"track: {without_secrets(tracker)} would be sent the run, with your own key where it takes one"
     cache = values.get("cache")
     if isinstance(cache, str) and (cache.startswith(("/", "~")) or ".." in Path(cache).parts):
         yield f"cache: {cache} is outside the working directory, and would be written"

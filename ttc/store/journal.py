@@ -56,7 +56,7 @@ def read_journal(folder: Path, without: Collection[str] = ()) -> Replay:
     replay = Replay()
     for path in sorted(folder.glob("*.jsonl")):
         for number, start, line, whole in _lines(path):
-            row = _row(line)
+            row = row_of(line)
             if row is None:
                 if whole:
                     replay.damaged.append(f"{path.name}:{number}")
@@ -88,7 +88,7 @@ def read_rows(places: Iterable[Place]) -> Iterator[dict[str, Any]]:
                 if path not in files:
                     files[path] = stack.enter_context(path.open("rb"))
                 files[path].seek(start)
-                row = _row(files[path].readline())
+                row = row_of(files[path].readline())
             except OSError as error:
                 raise StorageError(f"cannot read {path}: {error}") from error
             if row is None:
@@ -103,7 +103,7 @@ def _line(row: dict[str, Any]) -> str:
     return body + _CHECK.format(zlib.crc32(body.encode("utf-8", "replace")))
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def row_of(line: bytes) -> dict[str, Any] | None:
     """Return what a line holds, without its checksum; None where it is not what was written."""
     line = line.rstrip()
     check = line[-_CHECK_LENGTH:]
@@ -172,7 +172,7 @@ class JournalWriter:
             line = file.read()
             if not line:
                 return
-            if _row(line) is None:
+            if row_of(line) is None:
                 file.truncate(start)
             else:
                 file.write(b"\n")

@@ -1,1 +1,1 @@
-"""Conformance suites for authors of strategies, engines and allocators."""
+"""For tests: a conformance suite for authors of strategies, servers and runs that break, a predictor that is told."""

@@ -1,10 +1,16 @@
-"""Programs that are killed at an exact moment, and what is left of them."""
+"""Programs that are killed at an exact moment, checkers that are fatal, and what is left of a run."""
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
+from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
+
+from ttc.store.journal import row_of
 
 VICTIM = '''
 """`ttc`, which kills itself: python -c VICTIM MOMENT NUMBER ARGUMENTS..., at that call of that kind, from 1."""
@@ -83,6 +89,59 @@ main()
 '''
 MOMENTS = ("drawn", "read", "grading", "record", "tables", "report")
 """Where a victim can be killed."""
+
+FATAL_TASK = '''
+"""The local task, of which some answers are fatal to who grades them: TTC_FATAL says how, by reference answer, as JSON."""
+import json, os, time
+from ttc_evals.local import Local
+from ttc_evals.numeric import NumericChecker
+
+class Odd(NumericChecker):
+    isolated = True
+    version = "odd-1"
+
+    def grade(self, answer, gold):
+        how = json.loads(os.environ["TTC_FATAL"]).get(gold)
+        if how == "hangs":
+            time.sleep(600)
+        if how == "eats":
+            return bool([bytearray(1 << 28) for _ in range(1 << 10)])
+        if how == "dies":
+            os._exit(7)
+        return answer == gold
+
+class Risky(Local):
+    name = "risky"
+    checker = Odd()
+'''
+TIMES = {"wall_s", "latency_p50_s", "latency_p95_s"}
+TABLES = ("records", "cells", "candidates", "allocation")
+
+
+def write_sums(folder: Path, problems: int) -> None:
+    """Write problems into rows.jsonl, the first with the answers 4, 26 and 48."""
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
+        for i in range(problems):
+            question = f"What is {17 * i + 3} + {5 * i + 1}?"
+            file.write(json.dumps({"id": f"p{i}", "question": question, "answer": str(22 * i + 4)}) + "\n")
+
+
+def journal_rows(out: Path) -> list[dict[str, Any]]:
+    """Return what the undamaged lines of a run's journal hold."""
+    path = out / "journal" / "main.jsonl"
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [row for line in lines if (row := row_of(line)) is not None]
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    """Return the records of a run, attempts that failed among them."""
+    return [row for row in journal_rows(out) if "problem_id" in row]
+
+
+def tables(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return all rows without times, which an interruption makes null."""
+    found = {name: pq.read_table(out / f"{name}.parquet").to_pylist() for name in TABLES}
+    return {name: [{k: v for k, v in row.items() if k not in TIMES} for row in rows] for name, rows in found.items()}
 
 
 def left_running(session: int, within_s: float) -> list[psutil.Process]:

@@ -28,7 +28,7 @@ class Foreseen:
         self.asked: list[dict[str, int]] = []
 
     def known(self) -> list[tuple[str, str, Unit]]:
-        """Return nothing: it is never asked in a sweep."""
+        """Return nothing: no (model, strategy) was learned, any is answered."""
         return []
 
     def options(self, model: str, strategy: str, unit: Unit) -> IntArray:
