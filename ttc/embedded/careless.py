@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from os.path import commonprefix
 from typing import NamedTuple
 
 from ttc_evals import arithmetic, countdown
@@ -74,7 +73,8 @@ def _careless(lines: Sequence[_Line], value: int) -> Careless:
     start = 0
     for written, due in lines:
         if written != due:
-            return Careless(text, start + len(commonprefix([f"{written}\n", f"{due}\n"])))
+            pairs = zip(f"{written}\n", f"{due}\n", strict=False)
+            return Careless(text, start + next(i for i, (one, other) in enumerate(pairs) if one != other))
         start += len(written) + 1
     return Careless(text, None)
 

@@ -22,7 +22,13 @@ from ttc.engines.fingerprint import (
     weights_sha256,
 )
 from ttc.engines.vllm_core import Loaded, VLLMCore, one_line
-from ttc.engines.vllm_profile import VLLMOptions, engine_arguments, engine_fingerprint, restored_environment, set_environment
+from ttc.engines.vllm_profile import (
+    VLLMOptions,
+    engine_arguments,
+    engine_fingerprint,
+    restored_environment,
+    set_environment,
+)
 
 
 @dataclass(slots=True)
