@@ -82,7 +82,7 @@ def open_embedder(spec: ModelSpec) -> Embedder:
 
 def _shipped(spec: ModelSpec, part: str) -> ModelSpec:
     """Return the spec of one of the shipped models by its folder."""
-    options = {"kv_cache_gib": 1.0, **spec.options}  # plenty for 1.2 M parameters, on any machine
+    options = {"kv_cache_gib": 1.0, **spec.options}  # plenty for models so small, on any machine
     label = spec.label or EMBEDDED
     return spec.model_copy(update={"path": str(files("ttc.embedded") / part), "label": label, "options": options})
 
