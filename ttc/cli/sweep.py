@@ -25,7 +25,10 @@ SANDBOX = "Weakest isolation that code may run in: namespaces, landlock, filter 
 
 TrustConfig = Annotated[
     bool,
-    typer.Option("--trust-config", help="Let the YAML file run Python files, write a cache anywhere, be sent keys."),
+    typer.Option(
+        "--trust-config",
+        help="Let the YAML file run Python files, write a cache anywhere, be sent keys, log to trackers.",
+    ),
 ]
 
 
