@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ttc.cli.report import leaderboard
 from ttc.cli.sweep import Display, command_line, tell_result
 
 TASKS = ("arithmetic", "countdown")
 BUDGETS = (64, 128, 256, 512)
 PROBLEMS = 20
 """Of each task, their difficulties in turn: what fits a few minutes on two cores."""
-LIVE_ALLOCATORS = ("knapsack", "sequential")
-"""With self-consistency, told by the shipped predictor."""
-BANK_PROBLEMS = 60
-BANK_SAMPLES = 16
-TEMPERATURES = (0.7, 1.0)
-"""Of the bank that is recorded: two configurations, so that mixing and routing have a choice."""
-BANK_BUDGETS = (50, 100, 200, 400)
-RECORDED_BUDGETS = (256, 512, 1024, 2048)
+LIVE_ALLOCATORS = ("random", "knapsack", "sequential", "streaming", "binned-policy", "saturation")
+"""Each once, with self-consistency, told by the shipped predictor; the others need a bank, or several models."""
+BANK_BUDGETS = (256, 512, 1024, 2048)
 
 
 def register(app: typer.Typer) -> None:
@@ -32,61 +25,21 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the runs, the bank and the page.")] = Path("results/demo"),
+    out: Annotated[Path | None, typer.Option(help="Run folder; under results/ without it.")] = None,
     display: Annotated[Display, typer.Option(help="How progress is shown.")] = Display.auto,
 ) -> None:
-    """Run every strategy on the shipped models through vLLM, every allocator on a bank recorded now, and report.
+    """Run every strategy, and allocators with a shipped predictor, on the shipped models through vLLM, and report.
 
-    The same command resumes it. Where vLLM is not installed, a shipped bank is replayed instead.
+    Where vLLM is not installed, a recorded bank is replayed instead.
     """
-    if find_spec("vllm") is None:
-        tell_result(_run(_recorded(), out / "recorded", display), display)
-        return
-    runs = [_run(_live(), out / "strategies", display)]
-    _collect(out / "bank", display)
-    runs.append(_run(_on_bank(out / "bank"), out / "allocators", display))
-    if display is Display.json:
-        typer.echo(json.dumps({"runs": [str(run) for run in runs]}))
-    else:
-        leaderboard(runs, out / "report")
-
-
-def _run(config: dict[str, Any], out: Path, display: Display) -> Path:
     from ttc.api import make_plan, run_plan
     from ttc.cli.progress import make_observer
 
+    config = _live() if find_spec("vllm") is not None else _recorded()
     plan = make_plan(config)
     with make_observer(display.value, plan.cells) as observer:
-        return run_plan(plan, out, observer, command_line()).path
-
-
-def _collect(out: Path, display: Display) -> None:
-    """Record the bank that the allocators run on."""
-    from ttc.api import EMBEDDED_MAX_TOKENS, collect_bank, make_plan
-    from ttc.cli.progress import make_observer
-    from ttc.run.collect import collect_config
-
-    for temperature in TEMPERATURES:
-        config = {
-            "tasks": ["arithmetic"],
-            "models": ["embedded"],
-            "sampling": {"temperature": temperature, "max_tokens": EMBEDDED_MAX_TOKENS},
-            "limit": BANK_PROBLEMS,
-        }
-        plan = make_plan(collect_config(config, BANK_SAMPLES, EMBEDDED_MAX_TOKENS))
-        with make_observer(display.value, plan.cells) as observer:
-            collect_bank(plan, out, observer, command_line())
-
-
-def _on_bank(bank: Path) -> dict[str, Any]:
-    from ttc.core import registry
-
-    return {
-        "bank": bank,
-        "strategies": ["self-consistency"],
-        "allocators": list(registry.names("allocators")),
-        "budgets": BANK_BUDGETS,
-    }
+        run = run_plan(plan, out, observer, command_line())
+    tell_result(run.path, display)
 
 
 def _live() -> dict[str, Any]:
@@ -114,7 +67,7 @@ def _recorded() -> dict[str, Any]:
     from ttc.core.protocols import requirements
 
     bank = Path(str(files("ttc.embedded") / "gsm8k-bank"))
-    config = {"bank": bank, "strategies": ["self-consistency"], "budgets": RECORDED_BUDGETS}
+    config = {"bank": bank, "strategies": ["self-consistency"], "budgets": BANK_BUDGETS}
     subject = make_plan(config).cells[0].subject
     typer.echo(
         f"vLLM is not installed: replaying recorded samples of {subject.model} on {len(subject.problem_ids)} problems;"
