@@ -203,10 +203,9 @@ def collect_bank(
     finally:
         run.close()
     if features is not None:
-        vectors = hidden_vectors(
-            plan.benches[0], model, out, config=configuration(plan.cells[0].subject), note=observer.note
-        )
-        _until_done(vectors)
+        for bench in plan.benches:
+            config = configuration(bench.subject)
+            _until_done(hidden_vectors(bench, model, out, config=config, note=observer.note))
     return bank
 
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ttc.cli.fit import fit
+from ttc.cli.report import leaderboard
 from ttc.cli.sweep import Display, command_line, tell_result
 
 TASKS = ("arithmetic", "countdown")
 BUDGETS = (64, 128, 256, 512)
 PROBLEMS = 20
 """Of each task, their difficulties in turn: what fits a few minutes on two cores."""
-LIVE_ALLOCATORS = ("random", "knapsack", "sequential", "streaming", "binned-policy", "saturation")
-"""Each once, with self-consistency, told by the shipped predictor; the others need a bank, or several models."""
-BANK_BUDGETS = (256, 512, 1024, 2048)
+LIVE_ALLOCATORS = ("knapsack", "sequential")
+"""With self-consistency, told by the shipped predictor."""
+CHOSEN_FROM = ("self-consistency", "weighted-vote")
+"""The strategies that compute-optimal has a choice of; the other allocators run with the first."""
+TEMPERATURES = (0.7, 1.0)
+"""Of the banks that are recorded: two configurations, so that mixing and routing have a choice."""
+BANK_PROBLEMS = 60
+BANK_SAMPLES = 16
+BANK_BUDGETS = (50, 100, 200, 400)
+RECORDED_BUDGETS = (256, 512, 1024, 2048)
 
 
 def register(app: typer.Typer) -> None:
@@ -25,21 +35,69 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path | None, typer.Option(help="Run folder; under results/ without it.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs, banks, predictor and page.")] = Path("results/demo"),
     display: Annotated[Display, typer.Option(help="How progress is shown.")] = Display.auto,
 ) -> None:
-    """Run every strategy, and allocators with a shipped predictor, on the shipped models through vLLM, and report.
+    """Run every strategy on the shipped models through vLLM, every allocator on a bank recorded now, and report.
 
-    Where vLLM is not installed, a recorded bank is replayed instead.
+    The same command resumes it. Where vLLM is not installed, a shipped bank is replayed instead.
     """
+    if find_spec("vllm") is None:
+        tell_result(_run(_recorded(), out / "recorded", display), display)
+        return
+    runs = [_run(_live(), out / "strategies", display)]
+    learnt, asked = out / "bank-validation", out / "bank-test"
+    for bank, split in ((learnt, "validation"), (asked, "test")):
+        _collect(bank, split, display)
+    if not (out / "predictor" / "predictor.json").is_file():
+        typer.echo("fitting a predictor on the first of the banks", err=True)
+        fit([learnt], out / "predictor", ",".join(CHOSEN_FROM), as_json=display is Display.json)
+    runs.append(_run(_on_bank(asked, out / "predictor"), out / "allocators", display))
+    if display is Display.json:
+        typer.echo(json.dumps({"runs": [str(run) for run in runs]}))
+    else:
+        leaderboard(runs, out / "report")
+
+
+def _run(config: dict[str, Any], out: Path, display: Display) -> Path:
     from ttc.api import make_plan, run_plan
     from ttc.cli.progress import make_observer
 
-    config = _live() if find_spec("vllm") is not None else _recorded()
     plan = make_plan(config)
     with make_observer(display.value, plan.cells) as observer:
-        run = run_plan(plan, out, observer, command_line())
-    tell_result(run.path, display)
+        return run_plan(plan, out, observer, command_line()).path
+
+
+def _collect(out: Path, split: str, display: Display) -> None:
+    """Record a bank for the allocators."""
+    from ttc.api import EMBEDDED_MAX_TOKENS, collect_bank, make_plan
+    from ttc.cli.progress import make_observer
+    from ttc.run.collect import collect_config
+
+    config = {
+        "tasks": [{"name": "arithmetic", "split": split}],
+        "models": [{"path": "embedded", "temperature": temperature} for temperature in TEMPERATURES],
+        "prm": "embedded",
+        "sampling": {"max_tokens": EMBEDDED_MAX_TOKENS},
+        "limit": BANK_PROBLEMS,
+        "overlap": True,
+    }
+    plan = make_plan(collect_config(config, BANK_SAMPLES, EMBEDDED_MAX_TOKENS))
+    with make_observer(display.value, plan.cells) as observer:
+        collect_bank(plan, out, observer, command_line())
+
+
+def _on_bank(bank: Path, predictor: Path) -> dict[str, Any]:
+    from ttc.core import registry
+
+    return {
+        "bank": bank,
+        "predictor": predictor,
+        "strategies": [CHOSEN_FROM[0]],
+        "allocators": [name for name in registry.names("allocators") if name != "compute-optimal"],
+        "budgets": BANK_BUDGETS,
+        "also": [{"strategies": CHOSEN_FROM, "allocators": ["compute-optimal"]}],
+    }
 
 
 def _live() -> dict[str, Any]:
@@ -67,7 +125,7 @@ def _recorded() -> dict[str, Any]:
     from ttc.core.protocols import requirements
 
     bank = Path(str(files("ttc.embedded") / "gsm8k-bank"))
-    config = {"bank": bank, "strategies": ["self-consistency"], "budgets": BANK_BUDGETS}
+    config = {"bank": bank, "strategies": ["self-consistency"], "budgets": RECORDED_BUDGETS}
     subject = make_plan(config).cells[0].subject
     typer.echo(
         f"vLLM is not installed: replaying recorded samples of {subject.model} on {len(subject.problem_ids)} problems;"

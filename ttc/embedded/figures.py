@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttc.core.vote import majority
-from ttc.embedded.corpus import Question
+from ttc.embedded.corpus import Question, encode
 from ttc.embedded.policy import Sample
 from ttc.embedded.prm import Calibration, boundary_logits, judge
 from ttc_evals.arithmetic import Arithmetic
@@ -60,6 +60,7 @@ def measure(
         },
         "prm": {
             "auroc_steps": _auroc(np.concatenate(scores), np.concatenate([row.right for row in judged])),
+            "right_line_above_wrong": _told_apart(asked, prm, tokenizer),
             **_reliability(
                 np.concatenate(scores), np.concatenate([[row.ends_right] * len(row.right) for row in judged])
             ),
@@ -134,6 +135,35 @@ def _interval(values: NDArray[np.float64]) -> list[float]:
 
     found = bootstrap_mean(values)
     return [] if found is None else [round(x, 4) for x in (found.estimate, found.low, found.high)]
+
+
+def _told_apart(asked: Sequence[Question], prm: Any, tokenizer: PreTrainedTokenizerFast) -> dict[str, float]:
+    """Return how often a line of a right solution scores above the same line with another result, by family."""
+    import numpy as np
+
+    rng = random.Random(0)  # noqa: S311 - not a secret
+    pairs = []
+    for question in asked:
+        lines = question.solution(rng).split("\n")[:-1]
+        place = rng.randrange(len(lines))
+        ends = (lines[place], _with_another_result(lines[place], rng))
+        texts = ["\n".join([*lines[:place], end]) + "\n" for end in ends]
+        pairs.append([Sample(ids, ended=False) for ids in encode(texts, tokenizer)])
+    last = [row[-1] for row in boundary_logits(prm, judge(asked, pairs, tokenizer), int(tokenizer.pad_token_id))]
+    told = np.array(last[::2]) > np.array(last[1::2])
+    families = np.array([question.family for question in asked])
+    return {str(family): round(float(told[families == family].mean()), 4) for family in np.unique(families)}
+
+
+def _with_another_result(line: str, rng: random.Random) -> str:
+    plan, _, rest = line.partition("=")
+    result, comma, left = rest.partition(", left ")
+    wrong = str(int(result) + rng.choice([1, 2, 10]))
+    if not comma:
+        return f"{plan}={wrong}"
+    numbers = left.split(" ")
+    numbers[numbers.index(result)] = wrong
+    return f"{plan}={wrong}, left {' '.join(sorted(numbers, key=int))}"
 
 
 def _auroc(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> float:

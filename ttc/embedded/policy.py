@@ -127,13 +127,22 @@ def fit(
     schedule: Schedule,
     folder: Path,
     log: Callable[[int, float], None],
+    share: Callable[[str], float] = lambda name: 1.0,
     save_every: int = 200,
 ) -> None:
-    """Run the steps that the state in `folder` has not seen. Killed at any moment, the next call goes on."""
+    """Run the steps that the state in `folder` has not seen. Killed at any moment, the next call goes on.
+
+    `share` says which part of the rate a parameter takes, by its name.
+    """
     import torch
 
-    hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
-    others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
+    grouped: dict[tuple[bool, float], list[Any]] = {}
+    for name, parameter in model.named_parameters():
+        grouped.setdefault((parameter.ndim == 2 and "layers" in name, share(name)), []).append(parameter)
+    hidden, others = (
+        [{"params": held, "share": part} for (matrix, part), held in grouped.items() if matrix is kind]
+        for kind in (True, False)
+    )
     optimizers = [
         torch.optim.Muon(hidden, lr=schedule.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0),
@@ -143,7 +152,7 @@ def fit(
     total = torch.zeros(())
     for step in range(start, schedule.steps):
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = schedule.rate * schedule.at(step)
+            group["lr"] = group["share"] * schedule.rate * schedule.at(step)
         loss = loss_of(next(source))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

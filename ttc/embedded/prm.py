@@ -7,7 +7,9 @@ own samples: on average over them it is the chance that the policy ends correctl
 should say (Snell et al. 2024, arXiv 2408.03314, section 5.1).
 
 The added layers are needed: whether a result is right shows once it is written, in comparison with what the policy's
-last layer expected, and only a later layer can look at that.
+last layer expected, and only a later layer can look at that. From the labels alone they hardly learn to compare, so
+while slips are taught, three more things are asked, by heads that are not kept: of the policy's last layer which token
+comes next, as before, and which one it stands at; of the layer above it whether that is the token that was likeliest.
 """
 
 from __future__ import annotations
@@ -27,7 +29,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 NO_LABEL = -1
-LAYERS = 8
+ADDED_LAYERS = 2
+LAYERS = 6 + ADDED_LAYERS
+BODY_SHARE = 0.08
+"""Of the learning rate, for what the policy knows already."""
+SLIP_WEIGHT = 10.0
+"""Of the label at the token where a careless solution goes wrong, against that of any other token."""
+SURPRISE_WEIGHT = 5.0
+"""Of a token that was not the likeliest, against one that was."""
 
 
 class Judged(NamedTuple):
@@ -114,6 +123,7 @@ def new_prm(policy: Any, tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
 
 def teach_process(
     model: Any,
+    policy: Any,
     pool: Sequence[Question],
     tokenizer: PreTrainedTokenizerFast,
     schedule: Schedule,
@@ -121,17 +131,45 @@ def teach_process(
     folder: Path,
     log: Callable[[int, float], None],
 ) -> None:
-    """Teach a reward model up to which token careless solutions of `pool` are right; `folder` as for a policy."""
-    weights = shares(pool)
+    """Teach a reward model on `policy` up to which token careless solutions of `pool` are right.
+
+    `folder` and `log` as for a policy; the loss told holds those of the heads that are not kept.
+    """
+    import torch
+    from torch.nn import functional
+
+    often = shares(pool)
 
     def draw(rng: random.Random, count: int) -> list[Judged]:
-        asked = rng.choices(pool, weights, k=count)
+        asked = rng.choices(pool, often, k=count)
         return judge_careless(asked, [question.careless_solution(rng) for question in asked], tokenizer)
 
     def batches(first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return _batches(draw, int(tokenizer.pad_token_id), schedule.batch, seed, first, outcome=False)
 
-    _teach(model, batches, schedule, folder, log)
+    def loss(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        ids, labels = batch
+        out = model.model(input_ids=ids, use_cache=False, output_hidden_states=True)
+        below, first = out.hidden_states[-1 - ADDED_LAYERS], out.hidden_states[-ADDED_LAYERS]
+        known = labels != NO_LABEL
+        before = torch.cat([torch.ones_like(labels[:, :1]), labels[:, :-1]], dim=1)
+        slips = (labels == 0) & (before != 0)
+        logits, right = model.score(out.last_hidden_state)[known][:, 0], labels[known].float()
+        process = _weighted_loss(logits, right, torch.where(slips[known], SLIP_WEIGHT, 1.0))
+        known, ids = known[:, 1:], ids[:, 1:]
+        foretold = policy.lm_head(policy.model.norm(below[:, :-1]))[known]
+        likeliest = (foretold.argmax(-1) == ids[known]).float()
+        seen = model.asides["likeliest"](first[:, 1:][known])[:, 0]
+        surprise = _weighted_loss(seen, likeliest, torch.where(likeliest == 0, SURPRISE_WEIGHT, 1.0))
+        here = functional.cross_entropy(model.asides["here"](below[:, 1:][known]), ids[known])
+        return process + surprise + here + functional.cross_entropy(foretold, ids[known])
+
+    width, words = model.config.hidden_size, model.config.vocab_size
+    model.asides = torch.nn.ModuleDict({"here": torch.nn.Linear(width, words), "likeliest": torch.nn.Linear(width, 1)})
+    policy.requires_grad_(requires_grad=False)
+    fit(model.train(), loss, batches, schedule, folder, log, lambda name: BODY_SHARE if _of_body(name) else 1.0)
+    del model.asides
+    model.eval()
 
 
 def teach_outcome(
@@ -144,6 +182,7 @@ def teach_outcome(
     log: Callable[[int, float], None],
 ) -> None:
     """Teach a reward model where the policy's samples end right; `folder` as for a policy."""
+    import torch
 
     def draw(rng: random.Random, count: int) -> list[Judged]:
         return rng.choices(data, k=count)
@@ -151,7 +190,13 @@ def teach_outcome(
     def batches(first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return _batches(draw, int(tokenizer.pad_token_id), schedule.batch, seed, first, outcome=True)
 
-    _teach(model, batches, schedule, folder, log)
+    def loss(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        ids, labels = batch
+        logits, known = _logits(model, ids), labels != NO_LABEL
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits[known], labels[known].float())
+
+    fit(model.train(), loss, batches, schedule, folder, log)
+    model.eval()
 
 
 def boundary_logits(model: Any, data: Sequence[Judged], pad: int, rows: int = 256) -> list[list[float]]:
@@ -192,27 +237,22 @@ def calibrate(logits: Sequence[Sequence[float]], data: Sequence[Judged]) -> Cali
 
 def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """Return one logit a position: a prefix's is that of its last token, as attention only looks back."""
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
-    logits: torch.Tensor = model.score(hidden)[..., 0]
+    logits: torch.Tensor = model.score(model.model(input_ids=ids, use_cache=False).last_hidden_state)[..., 0]
     return logits
 
 
-def _teach(
-    model: Any,
-    batches: Callable[[int], Iterator[Any]],
-    schedule: Schedule,
-    folder: Path,
-    log: Callable[[int, float], None],
-) -> None:
+def _of_body(name: str) -> bool:
+    """Say whether a parameter came from the policy."""
+    added = [f"model.layers.{LAYERS - 1 - i}." for i in range(ADDED_LAYERS)]
+    return name.startswith(("model.layers.", "model.embed_tokens.")) and not name.startswith(tuple(added))
+
+
+def _weighted_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the weighted mean cross entropy of yes-or-no labels."""
     import torch
 
-    def loss(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        ids, labels = batch
-        logits, known = _logits(model, ids), labels != NO_LABEL
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits[known], labels[known].float())
-
-    fit(model.train(), loss, batches, schedule, folder, log)
-    model.eval()
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return (weights * losses).sum() / weights.sum()
 
 
 def _batches(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 POLICY = Schedule(steps=3000, batch=64, rate=4e-3)
 PROBLEMS = 6000
 """Training problems of each difficulty of each family."""
-PRM_PROCESS = Schedule(steps=1500, batch=64, rate=1e-3)
+PRM_PROCESS = Schedule(steps=2000, batch=64, rate=4e-3)
 PRM_OUTCOME = Schedule(steps=500, batch=64, rate=3e-4)
 SAMPLED_PROBLEMS = 1000
 """Problems of each difficulty that the policy answers for the reward model; it has not been trained on them."""
@@ -78,7 +78,8 @@ class Recipe:
         samples = self._samples("train", policy, fresh, SAMPLES, TEMPERATURE, self.seed)
         judged = judge(fresh, samples, self.tokenizer)
         prm = new_prm(policy, self.tokenizer, self.seed)
-        teach_process(prm, learnt, self.tokenizer, PRM_PROCESS, self.seed, self.work / "process", self._log("process"))
+        folder, log = self.work / "process", self._log("process")
+        teach_process(prm, policy, learnt, self.tokenizer, PRM_PROCESS, self.seed, folder, log)
         teach_outcome(prm, judged, self.tokenizer, PRM_OUTCOME, self.seed, self.work / "outcome", self._log("outcome"))
 
         unseen = questions("validation", CALIBRATION_PROBLEMS, self.seed)

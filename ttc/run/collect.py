@@ -1,4 +1,4 @@
-"""Record a bank: a sweep of one cell that draws n samples a problem, and its candidates as bank rows."""
+"""Record a bank: a sweep of one cell a configuration that draws n samples a problem, and its candidates as rows."""
 
 from __future__ import annotations
 
@@ -27,40 +27,41 @@ def check_room(plan: Plan, bank_folder: Path) -> None:
     """
     if not (bank_folder / "bank.parquet").exists():
         return
-    cell, name = plan.cells[0], configuration(plan.cells[0].subject)
-    asked, n = set(cell.subject.problem_ids), int(cell.strategy.params["n"])
-    pool = read_bank(bank_folder).pools.get(name, {})
-    lost = sum(1 for rows in pool.values() for row in rows if row.problem_id not in asked or row.sample >= n)
-    if lost:
-        raise StorageError(
-            f"{bank_folder} holds {lost:,} samples of {name!r} that this collection leaves out",
-            "ask for at least as many samples and problems, or give another --out",
-        )
+    pools = read_bank(bank_folder).pools
+    for cell in plan.cells:
+        asked, name = set(cell.subject.problem_ids), configuration(cell.subject)
+        n = int(cell.strategy.params["n"])
+        held = (row for rows in pools.get(name, {}).values() for row in rows)
+        lost = sum(1 for row in held if row.problem_id not in asked or row.sample >= n)
+        if lost:
+            raise StorageError(
+                f"{bank_folder} holds {lost:,} samples of {name!r} that this collection leaves out",
+                "ask for at least as many samples and problems, or give another --out",
+            )
 
 
 def save_rows(plan: Plan, run: RunDir, bank_folder: Path) -> Bank:
     """Turn a finished collection into rows and join them to the bank's other configurations."""
-    name = configuration(plan.cells[0].subject)
-    rows = list(_rows(plan, run, name))
+    names = {cell.id: configuration(cell.subject) for cell in plan.cells}
+    rows = list(_rows(plan, run, names))
     if (bank_folder / "bank.parquet").exists():
         bank = read_bank(bank_folder)
-        rows += [row for row in bank.rows() if row.config != name]
+        rows += [row for row in bank.rows() if row.config not in names.values()]
     write_bank(rows, bank_folder, plan.cells[0].subject.task, replace=True)
     return read_bank(bank_folder)
 
 
-def _rows(plan: Plan, run: RunDir, name: str) -> Iterator[Row]:
-    cell = plan.cells[0]
+def _rows(plan: Plan, run: RunDir, names: Mapping[str, str]) -> Iterator[Row]:
     kept = plan.config.store_text
     questions = {e.id: e.question if kept and not e.meta.get("private") else None for e in plan.benches[0].examples}
     for (cell_id, problem_id), record in run.replay().records.items():
-        if cell_id != cell.id:
+        if cell_id not in names:
             continue
         for c in record["candidates"]:
             yield Row(
                 problem_id=problem_id,
                 prompt=questions[problem_id],
-                config=name,
+                config=names[cell_id],
                 sample=c["index"],
                 answer=c["answer"],
                 correct=c["correct"] is True,

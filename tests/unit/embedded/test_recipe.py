@@ -210,7 +210,7 @@ def test_a_reward_model_learns_what_a_slip_is(tiny, tmp_path):
     losses = []
     pool = questions("train", 6, 0)
     schedule = Schedule(steps=100, batch=16, rate=5e-3, warmup=5)
-    teach_process(tiny[1], pool, TOKENIZER, schedule, 0, tmp_path, lambda _, loss: losses.append(loss))
+    teach_process(tiny[1], tiny[0], pool, TOKENIZER, schedule, 0, tmp_path, lambda _, loss: losses.append(loss))
     assert losses[-1] < losses[0]
 
 
