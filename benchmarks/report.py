@@ -5,7 +5,7 @@
 Each size is made up once (strategies of known accuracy, every sample with its text), written as a finished run, and
 reported in a process of its own, so that the time is what a user waits for. With `--journal` the report starts from the
 journal, as at the end of a sweep, and else from the tables. `--cells 84 --tasks 2 --problems 20 --samples 16` is the size
-of the demo.
+of the demo without allocators.
 """
 
 from __future__ import annotations

@@ -1,21 +1,29 @@
-"""docs/cli.md is what tools/cli_docs.py writes, and says of each command what its own --help says."""
+"""docs/cli.md and docs/config.md are what tools/cli_docs.py writes; the first says of each command what its --help says."""
 
 import re
 import runpy
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ttc.cli.main import app, run
+from ttc.core.specs import parse_config
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 NAMES = [command.name for command in app.registered_commands]
 
 
-def test_the_document_is_up_to_date():
-    written = runpy.run_path(str(ROOT / "tools" / "cli_docs.py"))["document"]()
-    assert written == DOCUMENT, "run .venv/bin/python tools/cli_docs.py"
+@pytest.mark.parametrize(("name", "function"), [("cli.md", "document"), ("config.md", "config_document")])
+def test_the_documents_are_up_to_date(name, function):
+    written = runpy.run_path(str(ROOT / "tools" / "cli_docs.py"))[function]()
+    assert written == (ROOT / "docs" / name).read_text(encoding="utf-8"), "run .venv/bin/python tools/cli_docs.py"
+
+
+def test_the_file_that_is_shown_is_one():
+    shown = (ROOT / "docs" / "config.md").read_text(encoding="utf-8").split("```")[1].removeprefix("yaml\n")
+    assert parse_config(yaml.safe_load(shown), "config.md").budgets == (512, 1024)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import tomllib
+from dataclasses import fields
 
 import pytest
 from documented import ROOT, SWEEP, blocks, commands, records, section, swap, table, text
@@ -104,6 +105,18 @@ def test_the_tables_list_what_is_registered(kind):
     assert len(named) == len(set(named))
 
 
+def test_the_tasks_are_listed():
+    first = re.findall(r"^\| (`[^|]*) \|", section(README, "Tasks"), re.MULTILINE)
+    assert sorted(re.findall(r"`([^`]+)`", " ".join(first))) == registry.names("tasks")
+
+
+def test_the_parameters_of_an_allocator_are_listed():
+    document = text("docs/allocators.md")
+    for name in registry.names("allocators"):
+        listed = dict(re.findall(r"^- `([a-z_]+)` \(`([^`]+)`\)", section(document, f"`{name}`"), re.MULTILINE))
+        assert listed == {f.name: str(f.default) for f in fields(build("allocators", name, {}))}, name
+
+
 def test_what_an_allocator_needs_is_said():
     said = dict(re.findall(r"^\| `([a-z-]+)` \|[^|]*\| ([^|]*)\|", section(README, "Allocators"), re.MULTILINE))
     for name in registry.names("allocators"):
@@ -118,7 +131,7 @@ def test_the_extras_are_those_there_are():
     there = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]
     part = section(README, "Install")
     named = re.findall(r"`([a-z]+)`", part.partition("Extras:")[2].partition(". ")[0])
-    named += re.findall(r"ttc-toolkit\[([a-z]+)\]", part)
+    named += re.findall(r"'\.\[([a-z]+)\]'", part)
     assert sorted([*named, "dev", "fuzz"]) == sorted(there)  # two for those who change it
 
 

@@ -69,12 +69,19 @@ class TaskSpec(Spec):
     """Which problems: a registered task or `file.py:Class`, and where its rows are."""
 
     name: str
+    """Of the task."""
     data: Path | None = None
+    """A JSON Lines or Parquet file with the rows, in place of the hub's."""
     split: str | None = None
+    """Of the data set; the task's own without it."""
     hub: str | None = None
+    """Data set on the hub, where it is not the task's own."""
     hub_config: str | None = None
+    """Configuration of that data set."""
     revision: str | None = None
+    """Branch, tag or commit of that data set."""
     fields: dict[str, str] | None = None
+    """Columns by the task's names for them, as in `question: problem_text`."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Of problems that are generated; the sweep's own without it."""
 
@@ -86,11 +93,15 @@ class ModelSpec(Spec):
     """
 
     path: str
+    """What `--model` takes."""
     label: str | None = None
+    """Its name in the tables."""
     max_model_len: Positive | None = None
+    """Context, prompt included, in tokens; the model's own without it, at most 32,768 on a CPU."""
     profile: str | dict[str, Any] | None = None
     """How the model writes: a built-in profile's name, or some of its fields; None goes by the model's name."""
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Of its engine: docs/scaling.md lists them."""
     temperature: Temperature | None = None
     """In place of the sweep's; a path that is given several times is loaded once."""
     weight: Weight = 1.0
@@ -116,8 +127,11 @@ class ChoiceSpec(Spec):
     """A strategy or an allocator: registered name or `file.py:Class`, parameters, and a label for the tables."""
 
     name: str
+    """As registered, or `file.py:Class`."""
     params: dict[str, Any] = Field(default_factory=dict)
+    """Its parameters: docs/strategies.md and docs/allocators.md list them."""
     label: str | None = None
+    """Its name in the tables."""
     predictor: Path | None = None
     """What an allocator is told by, where it is not the sweep's own."""
 
@@ -126,9 +140,11 @@ class GridSpec(Spec):
     """Strategies x allocators x budgets."""
 
     strategies: Annotated[tuple[Annotated[ChoiceSpec, _named("name")], ...], BeforeValidator(_listed)] = ()
+    """How each problem is solved."""
     allocators: Annotated[tuple[Annotated[ChoiceSpec, _named("name")], ...], BeforeValidator(_listed)] = (
         ChoiceSpec(name="uniform"),
     )
+    """How the total is split over the problems."""
     budgets: Annotated[tuple[Positive, ...], BeforeValidator(_listed)] = ()
     """Mean completion tokens a problem; a run's total is this times its problems."""
 
@@ -137,12 +153,17 @@ class SamplingSpec(Spec):
     """How one completion is drawn. top_p and top_k sort the whole vocabulary at each token: slow on a CPU."""
 
     temperature: Temperature = 0.7
+    """0 always takes the likeliest token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw from the likeliest tokens that together have this probability."""
     top_k: Annotated[int, Field(ge=0)] = 0
+    """Draw from so many likeliest tokens; 0 from all."""
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Leave out tokens less likely than this share of the likeliest one's probability."""
     max_tokens: Positive | None = None
     """Cap of one completion; None is 512 live, and the configuration's longest sample in a bank."""
     stop: tuple[str, ...] = ()
+    """Texts that end a completion, and are not part of its text."""
 
 
 class SweepConfig(GridSpec):
@@ -152,32 +173,51 @@ class SweepConfig(GridSpec):
     """Further grids on the same tasks and models, where one product would be too much; no budgets: the sweep's own."""
 
     tasks: Annotated[tuple[Annotated[TaskSpec, _named("name")], ...], BeforeValidator(_listed)] = ()
+    """Which problems; `task` where there is one."""
     bank: Path | None = None
+    """A folder of recorded samples to replay, in place of tasks; `models` then names some of its configurations."""
     draws: Positive = 64
+    """Orders of a bank's samples to average over."""
     models: Annotated[tuple[Annotated[ModelSpec, _named("path")], ...], BeforeValidator(_listed_models)] = ()
+    """Which models; `model` where there is one."""
     prm: str | None = None
+    """Process reward model: a hub name, a folder, `http://HOST/v1#NAME`, `embedded`, or `logprob` (the policy's own
+    log-probabilities)."""
     predictor: Path | None = None
-    """A folder that `ttc fit` wrote; a bank sweep without one fits on the bank's other problems."""
+    """A folder that `ttc fit` wrote; without one, `embedded` takes the shipped one, and a bank sweep fits on the bank's
+    other problems."""
     sampling: SamplingSpec = SamplingSpec()
+    """How completions are drawn."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Every sample's own seed is a hash of this one, its problem and its place."""
     limit: Positive | None = None
+    """Only the first so many problems of each task."""
     price: dict[Literal["prompt", "cached", "reward"], Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )
+    """Budget tokens that a token of a prompt, of a cached prompt, or read by the reward model costs; 0 where it is not said."""
     price_per_mtok: Annotated[tuple[Money, ...], Field(min_length=2, max_length=3)] | None = None
     """Money for a million tokens, read and generated, and read from a cache where that has its own price: for the
     estimate and the report, and never a budget."""
     min_call_tokens: Positive | None = None
+    """Smallest rest of a grant that still starts a call; None is 16 live, and in a bank a quarter of its
+    mean sample, at most 64."""
     problem_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
+    """Seconds that one problem may take; it is wrong then."""
     grade_timeout_s: Annotated[float, Field(gt=0)] = 15.0
+    """Seconds that grading one answer may take; it is wrong then."""
     max_errors: Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)] = "1%"
+    """Failed problems tolerated a cell: a share, or a number."""
     overlap: bool = False
+    """Run all cells at once; times mean nothing then."""
     store_text: bool = True
+    """Keep questions, and what the model wrote, in the run folder."""
     allow_code_execution: bool = False
+    """Let tasks run model-written code, in a sandbox."""
     sandbox: Isolation | None = None
     """The weakest isolation that model-written code may run in; None takes the strongest that the machine offers."""
     track: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
-    """Who is told of the finished run: `wandb:PROJECT`, `mlflow:EXPERIMENT`, `trackio:PROJECT`, `file.py:Class`."""
+    """Who is told of the finished run: `wandb:PROJECT`, `mlflow:EXPERIMENT`, `trackio:PROJECT`, `file.py:Class:TARGET`."""
     cache: str | None = None
     """A folder to share the generation cache, `off`, or None: inside the run folder."""
 
