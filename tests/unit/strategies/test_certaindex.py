@@ -89,9 +89,7 @@ def test_enough_probes_that_disagree_do_not_end_it():
 def test_hesitant_probes_do_not_end_it():
     going_on = replace(DEFAULT, answer_stop=())
     for probe, said in (("2}. But wait", "end"), ("2}, I know", "2")):
-        answer, _ = run(
-            Certaindex(exit="probe", window=2, chunk=200), prober(probe), 9000, profile=going_on, cap=2000
-        )
+        answer, _ = run(Certaindex(exit="probe", window=2, chunk=200), prober(probe), 9000, profile=going_on, cap=2000)
         assert answer.text == said
 
 
