@@ -90,7 +90,7 @@ class DVTS:
     """Diverse verifier tree search: independent subtrees, each of one kept prefix (Beeching, Tunstall, Rush 2024).
 
     Each of n_beams / branching subtrees draws `branching` next steps of its prefix and keeps the best, until the
-    best one ends. All finished chains vote.
+    best one ends. All finished chains vote; the released code returns only the last candidates of each subtree.
 
     Attributes:
         n_beams: most prefixes drawn a round; None draws as many as the grant pays for.

@@ -19,7 +19,7 @@ from ttc_strategies.drafts import Draft, force_answer, lengths, only_sample, wit
 from ttc_strategies.pool import answers_of, conclude, why
 
 ANSWER_RESERVE = 512
-"""Most tokens kept for the answer; at most a quarter of the grant."""
+"""Most tokens kept for the answer; at most a quarter of the response's."""
 LEAST_WAIT = 256
 """Room for thinking below which no "Wait" is added; at most half a typical sample."""
 
@@ -28,10 +28,11 @@ LEAST_WAIT = 256
 class BudgetForcing:
     """Bound the thinking from above and from below (Muennighoff et al. 2025, arXiv 2501.19393, section 3).
 
-    Inserted text counts against the thinking cap, and the thinking is closed explicitly before the answer.
+    Inserted text counts against the thinking cap, and the thinking is closed explicitly before the answer. The cap of
+    a completion is that of the whole response, thinking and answer.
 
     Attributes:
-        thinking_tokens: most tokens of thinking; None leaves it to the grant.
+        thinking_tokens: most tokens of thinking; None leaves it to the grant and to the cap.
         waits: how often the model is told to go on where it wanted to stop; too many make it loop.
     """
 
@@ -42,16 +43,16 @@ class BudgetForcing:
 
     async def solve(self, problem: Problem, ctx: Context) -> Answer:
         """Think, go on while there is room, answer."""
-        cap = thinking_cap(ctx)
-        return await think_and_answer(problem, ctx, min(cap, self.thinking_tokens or cap), self.waits)
+        tokens = min(ctx.remaining, ctx.sampling.max_tokens)
+        return await _think_and_answer(problem, ctx, tokens, self.thinking_tokens, self.waits)
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
     """Spend a relative effort: about r times the usual length of a response (after Kleinman et al. 2025, 2510.27042).
 
-    A trained model follows such a dial by itself. Here a cap of r times the typical length is enforced by budget
-    forcing, which cuts thinking short and does not make it shorter.
+    A trained model follows such a dial by itself. Here a cap of r times the typical length, on thinking and answer
+    together, is enforced by budget forcing, which cuts thinking short and does not make it shorter.
 
     Attributes:
         effort: wanted tokens, relative to the typical ones.
@@ -69,10 +70,10 @@ class Effort:
     requires: ClassVar[frozenset[Capability]] = frozenset({"live", "extends"})
 
     async def solve(self, problem: Problem, ctx: Context) -> Answer:
-        """Think within the cap that the effort stands for, then answer."""
+        """Think and answer within the cap that the effort stands for."""
         typical = self.typical_tokens or lengths(ctx)[0]
         cap = max(self.least, round(request_for(self.effort, self.curve) * typical))
-        return await think_and_answer(problem, ctx, min(cap, thinking_cap(ctx)), 0)
+        return await _think_and_answer(problem, ctx, min(cap, ctx.remaining, ctx.sampling.max_tokens), None, 0)
 
 
 def fit_effort(measured: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
@@ -107,17 +108,14 @@ def request_for(wanted: float, curve: Sequence[tuple[float, float]]) -> float:
     return curve[-1][0]
 
 
-def thinking_cap(ctx: Context) -> int:
-    """Return what the grant leaves for thinking once the answer's reserve is taken off."""
-    return ctx.remaining - min(ANSWER_RESERVE, ctx.remaining // 4)
-
-
-async def think_and_answer(problem: Problem, ctx: Context, cap: int, waits: int) -> Answer:
-    """Think within `cap` tokens, with up to `waits` extensions, then answer with what is left of the grant."""
-    if cap < 1:
+async def _think_and_answer(problem: Problem, ctx: Context, tokens: int, most: int | None, waits: int) -> Answer:
+    """Write a response of at most `tokens`, of them at most `most` of thinking, with up to `waits` extensions."""
+    thinking_tokens = tokens - min(ANSWER_RESERVE, tokens // 4)
+    if thinking_tokens < 1:
         return await only_sample(ctx, problem.prompt)
+    cap = min(thinking_tokens, most or thinking_tokens)
     draft, last = await _think(ctx, start_thinking(ctx, problem), cap, waits)
-    candidate = await _answer(ctx, draft, last)
+    candidate = await _answer(ctx, draft, last, tokens)
     if candidate is None:
         return conclude([], None, why(ctx))
     return conclude([candidate], 0 if answers_of([candidate])[0] is not None else None, why(ctx))
@@ -145,7 +143,8 @@ async def _think(ctx: Context, draft: Draft, cap: int, waits: int) -> tuple[Draf
         if not drawn:
             return draft, None
         last = drawn[0]
-        if not left or last.finish == "length":
+        nothing = not last.text and draft.text.endswith(ctx.profile.wait)  # another "Wait" would get no more
+        if not left or last.finish == "length" or nothing:
             break
         longer = draft.then(without_end(ctx, last)).put(ctx, f"\n{ctx.profile.wait}")
         if cap - len(longer.prompt.generated) <= least:
@@ -154,13 +153,19 @@ async def _think(ctx: Context, draft: Draft, cap: int, waits: int) -> tuple[Draf
     return draft, last
 
 
-async def _answer(ctx: Context, draft: Draft, last: Completion | None) -> Completion | None:
+async def _answer(ctx: Context, draft: Draft, last: Completion | None, tokens: int) -> Completion | None:
+    """Return the whole response, of at most `tokens`; None where nothing is left for its answer."""
     close = ctx.profile.think_close
-    rest = replace(ctx.sampling, max_tokens=max(1, ctx.remaining))
-    if last is not None and close and last.stop_reason == close:
-        draft = draft.then(last)
-        drawn = await ctx.sample(draft.prompt, 1, rest)
-        return draft.closed(drawn[0]) if drawn else None
-    if last is not None and last.finish == "stop" and last.answer is not None:
+    closes = last is not None and bool(close) and last.stop_reason == close
+    if last is not None and not closes and last.finish == "stop" and last.answer is not None:
         return draft.closed(last)
-    return await force_answer(ctx, draft if last is None else draft.then(without_end(ctx, last)), rest)
+    if last is not None:
+        draft = draft.then(last if closes else without_end(ctx, last))
+    left = tokens - draft.usage.completion
+    if left < 1:
+        return None
+    rest = replace(ctx.sampling, max_tokens=left)
+    if not closes:
+        return await force_answer(ctx, draft, rest)
+    drawn = await ctx.sample(draft.prompt, 1, rest)
+    return draft.closed(drawn[0]) if drawn else None

@@ -17,11 +17,11 @@ from ttc.core.protocols import Capability, Context
 from ttc.core.types import Answer, Completion, Problem, Sampling
 from ttc.core.vote import majority, tally
 from ttc_strategies.budget_forcing import start_thinking, thinking
-from ttc_strategies.drafts import force_answer, lengths, only_sample
+from ttc_strategies.drafts import force_answer, lengths, only_sample, within
 from ttc_strategies.pool import answers_of, conclude, why
 
 HESITATION = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
-"""Whole words: as a part of words, "no" is in "know" and "but" in "distribution"."""
+"""Whole words: as a part of words, "no" is in "know" and "but" in "distribution". An answer may be one of them."""
 PROBE_TEMPERATURE = 0.6
 """Of the authors' released probes."""
 
@@ -31,7 +31,7 @@ class Probe(NamedTuple):
 
     answer: str | None
     certain: bool
-    """Without words of hesitation."""
+    """Without words of hesitation after it."""
 
 
 def certaindex(answers: Sequence[str | None]) -> float:
@@ -68,7 +68,7 @@ class Certaindex:
         window: probes that must agree; fewer than 3 lose later corrections.
         chunk: tokens between probes; None is an eighth of a typical sample, from 8 to 64.
         probe_tokens: most tokens of a probe.
-        min_tokens: tokens of a response before which it is not ended.
+        min_tokens: tokens of a response before which it is not ended; None is a quarter of a typical sample.
         detect: samples after which a vote is looked at.
         threshold: of the certaindex; .7 at 5 samples means that all agree.
         n: most samples of a vote; None draws as many as the grant pays for.
@@ -78,7 +78,7 @@ class Certaindex:
     window: Annotated[int, Field(ge=1)] = 3
     chunk: Annotated[int, Field(ge=1)] | None = None
     probe_tokens: Annotated[int, Field(ge=1)] = 20
-    min_tokens: Annotated[int, Field(ge=0)] = 0
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
     detect: Annotated[int, Field(ge=2)] = 5
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
     n: Annotated[int, Field(ge=1)] | None = None
@@ -111,32 +111,35 @@ class Certaindex:
         return conclude(drawn, majority(answers_of(drawn)), why(ctx))
 
     async def _probing(self, problem: Problem, ctx: Context) -> Answer:
-        chunk = self.chunk or min(64, max(8, lengths(ctx)[0] // 8))
-        if ctx.remaining < chunk + self.probe_tokens:
+        typical, cap = lengths(ctx)[0], ctx.sampling.max_tokens
+        chunk = self.chunk or min(64, max(8, typical // 8))
+        least = typical // 4 if self.min_tokens is None else self.min_tokens
+        if min(ctx.remaining, cap) < chunk + self.probe_tokens:
             return await only_sample(ctx, problem.prompt)
         close, probing = ctx.profile.think_close, ctx.branch("probes")
         draft = start_thinking(ctx, problem)
         probes: list[Probe] = []
         latest: Completion | None = None
-        while (room := ctx.remaining - self.probe_tokens) > 0:
+        while (room := min(ctx.remaining, cap - draft.usage.completion) - self.probe_tokens) > 0:
             drawn = await ctx.sample(draft.prompt, 1, thinking(ctx, min(chunk, room)))
             if not drawn:
                 break
             piece = drawn[0]
             if close and piece.stop_reason == close:
                 draft = draft.then(piece)
-                drawn = await ctx.sample(draft.prompt, 1, replace(ctx.sampling, max_tokens=max(1, ctx.remaining)))
-                return _one([draft.closed(c) for c in drawn] or [latest], ctx)
+                drawn = await ctx.sample(draft.prompt, 1, within(ctx, draft.usage.completion))
+                return _one([*(draft.closed(c) for c in drawn), latest], ctx)
             if piece.finish == "stop":
-                return _one([draft.closed(piece)], ctx)
+                return _one([draft.closed(piece), latest], ctx)
             draft = draft.then(piece)
             forced = await force_answer(probing, draft, self._probe(ctx, self.probe_tokens))
             probes.append(_read(forced, len(draft.text)))
             latest = forced if probes[-1].answer is not None else latest
-            if forced and draft.usage.completion >= self.min_tokens and agreement(probes, self.window) >= 1:
+            if forced and draft.usage.completion >= least and agreement(probes, self.window) >= 1:
                 return conclude([forced], 0, "confident")
         if latest is None:  # no probe was answered: what is left goes to one that must do
-            latest = await force_answer(probing, draft, self._probe(ctx, max(1, ctx.remaining)))
+            left = min(ctx.remaining, cap - draft.usage.completion)
+            latest = await force_answer(probing, draft, self._probe(ctx, max(1, left)))
         return _one([latest], ctx)
 
     def _probe(self, ctx: Context, cap: int) -> Sampling:
@@ -146,11 +149,21 @@ class Certaindex:
 def _read(forced: Completion | None, start: int) -> Probe:
     if forced is None or forced.finish == "length":
         return Probe(None, certain=False)
-    return Probe(forced.answer, certain=HESITATION.search(forced.text[start:]) is None)
+    return Probe(forced.answer, certain=HESITATION.search(_after_answer(forced.text[start:])) is None)
+
+
+def _after_answer(said: str) -> str:
+    """Return what follows the brace that closes a forced answer; empty where nothing does."""
+    depth = 0
+    for i, character in enumerate(said):
+        depth += (character == "{") - (character == "}")
+        if character == "}" and depth == 0:
+            return said[i + 1 :]
+    return ""
 
 
 def _one(found: Sequence[Completion | None], ctx: Context) -> Answer:
-    """Return the answer of a single response, which may have none."""
-    candidates = [c for c in found if c is not None]
-    answered = bool(candidates) and answers_of(candidates)[0] is not None
-    return conclude(candidates, 0 if answered else None, why(ctx))
+    """Return the first response with an answer: the whole one, else that of the latest probe."""
+    responses = [c for c in found if c is not None]
+    answered = [c for c in responses if answers_of([c])[0] is not None]
+    return conclude((answered or responses)[:1], 0 if answered else None, why(ctx))

@@ -134,6 +134,15 @@ def lengths(ctx: Context) -> tuple[int, int, int]:
     return sample, profile.step_tokens or max(1, sample // steps), steps
 
 
+def within(ctx: Context, written: int, sampling: Sampling | None = None) -> Sampling:
+    """Return a sampling, the run's own by default, for a response of which the policy has `written` some tokens.
+
+    The cap of a completion is that of a whole response, however many calls write it.
+    """
+    sampling = sampling or ctx.sampling
+    return replace(sampling, max_tokens=max(1, min(sampling.max_tokens, ctx.sampling.max_tokens - written)))
+
+
 def _sum(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a + b
 

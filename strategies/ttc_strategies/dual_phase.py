@@ -16,12 +16,12 @@ from pydantic import Field
 from ttc.core.protocols import Capability, Context
 from ttc.core.tree import Fate, Trace, TraceNode
 from ttc.core.types import Answer, Completion, Problem, Sampling, Step, Steps, Tokens
-from ttc_strategies.drafts import Draft, lengths, only_sample, together
+from ttc_strategies.drafts import Draft, lengths, only_sample, together, within
 from ttc_strategies.pool import chosen, conclude, why
 from ttc_strategies.prompting import extended
 
 LEAST_STEPS_LEFT = 3
-"""A candidate may be this many times as long as a typical step."""
+"""Steps that are always thought to lie ahead: the last candidates may be this many times as long as a typical step."""
 STOP_PERCENTILE, EXPAND_PERCENTILE = 70.0, 20.0
 """Of a phase's scores on a calibration split; the paper does not report its thresholds."""
 
@@ -166,7 +166,7 @@ class DualPhase:
         if not open_ones:
             return whole
         execute = _Phase(f"execute{step}", min(width, self.executions or width), self.keep, self.execution_gate)
-        return whole + await execute.run(ctx, recorder, open_ones)
+        return _best([*whole, *await execute.run(ctx, recorder, open_ones)], self.keep)
 
     def _conclude(self, ctx: Context, recorder: _Recorder, done: Sequence[_State]) -> Answer:
         finished = [(state.finished, state.score) for state in done]
@@ -201,7 +201,11 @@ class _Phase:
             if asked == self.width and self.gate.too_poor(scores):
                 affordable = ctx.remaining // (2 * lengths(ctx)[1])  # half of what is left: later steps need the rest
                 target += min(round(self.gate.extra * self.width), affordable)
-        return sorted(pool, key=lambda state: -state.score)[: self.keep]
+        return _best(pool, self.keep)
+
+
+def _best(states: Sequence[_State], keep: int) -> list[_State]:
+    return sorted(states, key=lambda state: -state.score)[:keep]
 
 
 async def _draw(
@@ -216,20 +220,33 @@ async def _draw(
     ]
     parents = [state for state, share in zip(states, shares, strict=True) if share]
     found = await together(calls)
-    pieces = [(state, piece) for state, drawn in zip(parents, found, strict=True) for piece in drawn]
-    whole = [(state, piece) for state, piece in pieces if piece.finish == "stop"]
-    scores = await ctx.score([_steps(state, piece) for state, piece in whole]) if whole else []
+    return await _judge(
+        ctx, recorder, [(state, piece) for state, drawn in zip(parents, found, strict=True) for piece in drawn]
+    )
+
+
+async def _judge(ctx: Context, recorder: _Recorder, drawn: Sequence[tuple[_State, Completion]]) -> list[_State]:
+    """Enter a round of pieces and return those that were scored; one that a cap cut cannot be."""
+    whole = [i for i, (state, piece) in enumerate(drawn) if not _cut(ctx, state, piece)]
+    rows = await ctx.score([_steps(*drawn[i]) for i in whole]) if whole else []
+    scored = dict(zip(whole, rows, strict=False))
     recorder.round += 1
-    for state, piece in pieces:
-        if piece.finish == "length":
+    for i, (state, piece) in enumerate(drawn):
+        if i not in scored:
             recorder.add(state.node, piece, None, "cut")
-    return [_child(ctx, recorder, *pair, row[-1]) for pair, row in zip(whole, scores, strict=False)]
+    return [_child(ctx, recorder, *drawn[i], row[-1]) for i, row in scored.items()]
+
+
+def _cut(ctx: Context, state: _State, piece: Completion) -> bool:
+    """Say whether the cap of a call ended a piece, or that of a whole response leaves no token after it."""
+    full = state.draft.then(piece).usage.completion >= ctx.sampling.max_tokens
+    return piece.finish == "length" or (full and not ctx.profile.is_end(piece))
 
 
 def _sampling(ctx: Context, state: _State, cap: int) -> Sampling:
     profile = ctx.profile
     sampling = profile.step_sampling(ctx.sampling) if state.planned else profile.plan_sampling(ctx.sampling)
-    return replace(sampling, max_tokens=min(sampling.max_tokens, cap))
+    return within(ctx, state.draft.usage.completion, replace(sampling, max_tokens=min(sampling.max_tokens, cap)))
 
 
 def _child(ctx: Context, recorder: _Recorder, state: _State, piece: Completion, score: float) -> _State:
@@ -267,17 +284,14 @@ async def _finish(ctx: Context, recorder: _Recorder, beam: Sequence[_State]) -> 
     """Complete open responses in one go each, and score them."""
     if not beam:
         return []
-    sampling = replace(ctx.sampling, max_tokens=max(1, min(ctx.sampling.max_tokens, ctx.remaining // len(beam))))
-    branches = [ctx.branch(f"finish{i}") for i in range(len(beam))]
-    found = await together([b.sample(state.draft.prompt, 1, sampling) for b, state in zip(branches, beam, strict=True)])
+    sampling = replace(ctx.sampling, max_tokens=ctx.remaining // len(beam))
+    calls = [
+        ctx.branch(f"finish{i}").sample(state.draft.prompt, 1, within(ctx, state.draft.usage.completion, sampling))
+        for i, state in enumerate(beam)
+    ]
+    found = await together(calls)
     drawn = [(state, piece) for state, pieces in zip(beam, found, strict=True) for piece in pieces]
-    whole = [(state, piece) for state, piece in drawn if piece.finish == "stop"]
-    scores = await ctx.score([_steps(state, piece) for state, piece in whole]) if whole else []
-    recorder.round += 1
-    for state, piece in drawn:
-        if piece.finish == "length":
-            recorder.add(state.node, piece, None, "cut")
-    done = [_child(ctx, recorder, *pair, row[-1]) for pair, row in zip(whole, scores, strict=False)]
+    done = await _judge(ctx, recorder, drawn)
     cut = [replace(state, finished=state.draft.closed(p)) for state, p in drawn if p.finish == "length"]
     return done + cut
 

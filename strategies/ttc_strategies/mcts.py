@@ -16,7 +16,7 @@ from ttc.core.types import Answer, Problem
 from ttc_strategies.pool import Select
 from ttc_strategies.search import NEEDS, Limit, Node, Search
 
-_VISITS_PER_EXPANSION = 8
+_VISITS_PER_NODE = 8
 """Visits that meet an ended chain draw nothing; this bounds them."""
 
 
@@ -29,7 +29,7 @@ class MCTS:
     meets an ended chain draws nothing and is worth 0. One typical response of the grant is kept back to finish with.
 
     Attributes:
-        expansions: most steps drawn; None draws as many as the grant pays for.
+        nodes: most nodes of the tree, one for each step drawn; None draws as many as the grant pays for.
         branching: next steps of an expanded node, drawn at once; None is 2, or what it takes for a tree of typical
             depth to hold as many steps as the grant pays for.
         exploration: weight of the exploration term.
@@ -37,7 +37,7 @@ class MCTS:
         aggregation: how the scores of a chain's steps become one.
     """
 
-    expansions: Limit | None = None
+    nodes: Limit | None = None
     branching: Limit | None = None
     exploration: Annotated[float, Field(ge=0)] = math.sqrt(2)
     select: Select = "weighted"
@@ -58,7 +58,7 @@ class MCTS:
             return await search.single()
         step, response = search.lengths.step_tokens, search.lengths.step_tokens * search.lengths.steps
         paid = math.floor((ctx.remaining - response) / step)
-        limit = paid if self.expansions is None else min(paid, self.expansions)
+        limit = paid if self.nodes is None else min(paid, self.nodes)
         branching = self.branching or _branching(limit, search.lengths.steps)
         leaves = await self._expand(search, limit, branching, response)
         await _finish(search, leaves, ctx)
@@ -72,20 +72,23 @@ class MCTS:
         state = algorithm.init_tree()
         leaves = {search.root.id: search.root}
         drawn = 0
-        for _ in range(_VISITS_PER_EXPANSION * max(1, limit)):
+        for _ in range(_VISITS_PER_NODE * max(1, limit)):
             if drawn >= limit or not leaves or search.short or search.ctx.remaining <= kept_back:
                 break
             state, trials = algorithm.ask_batch(state, branching, ["step"])
             node = trials[0].parent_state or search.root
             if node.state == "live":
                 (children,) = await search.grow([(node, len(trials))])
-                drawn += len(trials)
+                drawn += len(children)
                 leaves.pop(node.id, None)
                 leaves.update({child.id: child for child in children if child.state == "live"})
             else:
-                # Nothing is left to draw there: a visit that gains nothing turns the search to other branches.
-                children = [replace(node, scores=())] * len(trials)
-            for trial, child in zip(trials, children, strict=False):
+                children = []
+            # Where nothing is left to draw, a visit that gains nothing turns the search to other branches. treequest
+            # asks for the same trials until each is told.
+            missing = len(trials) - len(children)
+            children += [replace(node, scores=(), state="cut")] * missing
+            for trial, child in zip(trials, children, strict=True):
                 state = algorithm.tell(state, trial.trial_id, (child, search.value(child) if child.scores else 0.0))
         return [leaf for leaf in leaves.values() if leaf.depth]
 
@@ -101,9 +104,9 @@ async def _finish(search: Search, leaves: list[Node], ctx: Context) -> None:
         await search.complete(node)
 
 
-def _branching(expansions: int, steps: float) -> int:
+def _branching(nodes: int, steps: float) -> int:
     depth, branching = max(1, round(steps)), 2
-    while sum(branching**d for d in range(1, depth + 1)) < expansions:
+    while sum(branching**d for d in range(1, depth + 1)) < nodes:
         branching += 1
     return branching
 

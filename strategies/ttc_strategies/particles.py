@@ -31,7 +31,7 @@ class ParticleFiltering:
     """Resample chains in proportion to their odds of being right after every step (Puri et al. 2025, arXiv 2502.01618).
 
     A chain's weight is s / (1 - s) of its score, afresh at every step. Finished chains take part in resampling with
-    their last weight; copies of one chain are one result.
+    their last weight; those that survive it compete, and copies of one chain are one result.
 
     Attributes:
         n_particles: most chains; None keeps as many as the grant pays for.
@@ -61,16 +61,19 @@ class ParticleFiltering:
         for depth in range(1, self.max_steps + 1):
             children = [child for children in await search.grow(wants) for child in children]
             particles = [*ended, *(child for child in children if child.state != "cut")]
-            if all(node.state == "finished" for node in particles):
+            if not particles:
                 break
-            values = [search.value(node) for node in particles]
-            counts = self._counts(particles, odds(values), search.affordable(width, depth), depth)
+            counts = self._counts(particles, odds([search.value(node) for node in particles]), width, depth)
             chosen = list(zip(particles, counts, strict=True))
             ended = [node for node, n in chosen if node.state == "finished" for _ in range(n)]
-            wants = [(node, n) for node, n in chosen if node.state == "live" and n]
-            if not wants:
+            live = [(node, n) for node, n in chosen if node.state == "live" and n]
+            if not live:
                 break
-            wants.sort(key=lambda want: (-search.value(want[0]), want[0].id))
+            live.sort(key=lambda want: (-search.value(want[0]), want[0].id))
+            wants = _first(live, search.affordable(width, depth))
+        surviving = {node.id for node in ended}
+        # Where the grant ended every survivor before its end, what finished earlier is better than no answer.
+        search.finished = [node for node in search.finished if node.id in surviving] or search.finished
         return await search.answer(self.select)
 
     def _counts(self, particles: Sequence[Node], weights: Sequence[float], n: int, depth: int) -> list[int]:
@@ -83,6 +86,17 @@ class ParticleFiltering:
         # Hashed from what was drawn: it changes with the run's seed, and with nothing else.
         name = identity([depth, [[node.id, node.prefix.generated] for node in particles]], digits=32)
         return resample(weights, n, self.resampling, np.random.default_rng(int(name, 16)))
+
+
+def _first(wants: Sequence[tuple[Node, int]], n: int) -> list[tuple[Node, int]]:
+    """Return the first `n` of the wanted draws."""
+    kept = []
+    for node, wanted in wants:
+        if n < 1:
+            break
+        kept.append((node, min(wanted, n)))
+        n -= wanted
+    return kept
 
 
 def odds(scores: Sequence[float]) -> list[float]:

@@ -17,7 +17,7 @@ from pydantic import Field
 from ttc.core.protocols import Capability, Context
 from ttc.core.types import Answer, Completion, Message, Problem
 from ttc.core.vote import majority
-from ttc_strategies.drafts import Draft, lengths, only_sample, together
+from ttc_strategies.drafts import Draft, lengths, only_sample, together, within
 from ttc_strategies.pool import answers_of, conclude, why
 from ttc_strategies.prompting import asked, directly, read_json, strings, visible
 
@@ -72,8 +72,8 @@ class Scale:
     """Give thinking to the hard parts of a problem only.
 
     Attributes:
-        threshold: difficulty above which a part is given thinking: 0 always, 1 never. A small grant raises it to what
-            the grant pays for.
+        threshold: difficulty above which a part is given thinking: at 0 all parts but those rated 0 are, at 1 none. A
+            small grant raises it to what the grant pays for.
         outlines: most ways to break the problem up that are drawn; the model picks one.
     """
 
@@ -85,9 +85,11 @@ class Scale:
     async def solve(self, problem: Problem, ctx: Context) -> Answer:
         """Decompose, rate, assign, execute; the answer is that of the last part."""
         typical = lengths(ctx)[0]
-        if ctx.remaining < LEAST_SAMPLES * typical:
+        # An engine that only takes chats continues no line.
+        by_lines = not ctx.profile.instructable
+        if ctx.remaining < LEAST_SAMPLES * typical or (by_lines and not problem.prompt.ids):
             return await only_sample(ctx, problem.prompt)
-        if not ctx.profile.instructable:
+        if by_lines:
             return await _by_lines(problem, ctx, self.threshold)
         parts = await self._decompose(problem, ctx, typical)
         if not parts:
@@ -170,9 +172,11 @@ async def _by_lines(problem: Problem, ctx: Context, threshold: float) -> Answer:
     """Write line after line; where the model is unsure of one, take the most frequent of several."""
     _, step_tokens, steps = lengths(ctx)
     profile = ctx.profile
-    sampling = profile.step_sampling(ctx.sampling)
     draft = Draft(problem.prompt)
     for line in range(MOST_LINES):
+        if draft.usage.completion >= ctx.sampling.max_tokens:
+            break
+        sampling = within(ctx, draft.usage.completion, profile.step_sampling(ctx.sampling))
         first = await ctx.sample(draft.prompt, 1, sampling)
         if not first:
             break

@@ -17,7 +17,7 @@ from ttc.core.aggregate import Aggregation, aggregate
 from ttc.core.protocols import Capability, Context
 from ttc.core.tree import Fate, Trace, TraceNode
 from ttc.core.types import Answer, Completion, Problem, Prompt, Sampling, Step, Steps, StepScores, Tokens, Usage
-from ttc_strategies.drafts import together
+from ttc_strategies.drafts import together, within
 from ttc_strategies.pool import Select, answers_of, conclude, select_from, why
 
 Limit = Annotated[int, Field(ge=1)]
@@ -195,7 +195,7 @@ class Search:
     async def rollout(self, nodes: Sequence[Node], steps: int) -> dict[int, float]:
         """Return the value at the end of a greedy rollout of each live node, by its id (Snell et al. 2024, section 5.2).
 
-        The rollouts are charged, and forgotten.
+        One that a cap or the grant ends is judged by its last whole step. The rollouts are charged, and forgotten.
         """
         greedy = replace(self._sampling, temperature=0.0)
         ends = {node.id: node for node in nodes}
@@ -208,29 +208,30 @@ class Search:
                 break
             grown = await self.grow([(end, 1) for _, end in live], sampling=greedy, scored=number == steps)
             for (origin, end), children in zip(live, grown, strict=True):
-                ends[origin] = children[0] if children else replace(end, state="cut")
+                whole = children and children[0].state != "cut"
+                ends[origin] = children[0] if whole else replace(end, state="cut")
         del self.finished[results:]
         for row in self._rows[before:]:
             row.fate = "rollout"
         for node, fate in zip(nodes, kept, strict=True):
             self._rows[node.id].fate = fate
+        unread = [origin for origin, end in ends.items() if not end.scores]
+        found = await self.ctx.score([ends[origin].steps for origin in unread]) if unread else []
+        for origin, scores in zip(unread, found, strict=False):
+            ends[origin] = replace(ends[origin], scores=scores)
         return {origin: self.value(end) for origin, end in ends.items() if end.scores}
 
     async def complete(self, node: Node) -> None:
         """Draw the rest of a response in one call."""
-        room = self.ctx.sampling.max_tokens - len(node.prefix.generated)
-        await self.grow([(node, 1)], sampling=replace(self.ctx.sampling, max_tokens=max(1, room)))
+        await self.grow([(node, 1)], sampling=within(self.ctx, len(node.prefix.generated)))
 
     async def prepare(self, limit: int | None, cost: int = 1) -> int:
         """Return the width that the grant pays for: tokens / (tokens of a step x steps x cost).
 
-        Typical lengths are the profile's, else those of one chain drawn first, which stays a candidate. Where an
-        explicit width can cost no more than the grant, none are needed. `limit` is the most; `cost` is how many
-        steps one step of a branch takes.
+        Typical lengths are the profile's, else those of one chain drawn first, which stays a candidate. `limit` is the
+        most; `cost` is how many steps one step of a branch takes.
         """
-        profile, grant = self.ctx.profile, self.ctx.remaining
-        if limit is not None and grant >= limit * cost * (self.ctx.sampling.max_tokens + self._sampling.max_tokens):
-            return limit
+        profile = self.ctx.profile
         if profile.step_tokens is not None and profile.steps is not None:
             self.lengths = Lengths(profile.step_tokens, profile.steps)
         else:
@@ -266,8 +267,8 @@ class Search:
         return max(1, min(width, round(free / (self.lengths.step_tokens * ahead * cost))))
 
     async def single(self) -> Answer:
-        """Return the first chain where there is one, else one whole sample: what a grant too small for more gets."""
-        if self._rows:
+        """Return the first chain where it ended, else one whole sample: what a grant too small for more gets."""
+        if self.finished:
             return await self.answer("weighted")
         drawn = await self.ctx.sample(self.problem.prompt, 1, self.ctx.sampling)
         self._round += 1

@@ -80,5 +80,5 @@ def _message(ctx: Context, drawn: Sequence[Completion]) -> str:
     """Return a child's conclusion; one that was cut, or concludes nothing, found no solution."""
     if not drawn or drawn[0].finish == "length":
         return NO_SOLUTION
-    stated = visible(drawn[0], ctx.profile).rpartition("Conclusion:")[2].strip()
-    return " ".join(stated.split())[-LONGEST_MESSAGE:] or NO_SOLUTION
+    _, stated, conclusion = visible(drawn[0], ctx.profile).rpartition("Conclusion:")
+    return (" ".join(conclusion.split())[-LONGEST_MESSAGE:] if stated else "") or NO_SOLUTION

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ttc.allocate.baselines import equal_grants, random_grants
     from ttc.allocate.binned import BinnedPolicy, fit_bins
     from ttc.allocate.difficulty import ComputeOptimal, compute_optimal, difficulty_bins
-    from ttc.allocate.effort import effort_for, effort_grants, shared_effort
+    from ttc.allocate.effort import effort_grants, shared_effort
     from ttc.allocate.exact import knapsack_dp, knapsack_exact
     from ttc.allocate.greedy import knapsack, shadow_price
     from ttc.allocate.mixture import Mix, expected_coverage, mixed, unbiased_coverage
@@ -41,7 +41,6 @@ __all__ = [
     "compute_optimal",
     "coverage",
     "difficulty_bins",
-    "effort_for",
     "effort_grants",
     "equal_grants",
     "expected_coverage",
@@ -85,7 +84,6 @@ _HOMES = {
     "compute_optimal": "allocate.difficulty",
     "coverage": "core.closed_forms",
     "difficulty_bins": "allocate.difficulty",
-    "effort_for": "allocate.effort",
     "effort_grants": "allocate.effort",
     "equal_grants": "allocate.baselines",
     "expected_coverage": "allocate.mixture",

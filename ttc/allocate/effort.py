@@ -43,14 +43,3 @@ def shared_effort(expected_tokens: ArrayLike, total_tokens: int, low: int, high:
         else:
             most = middle
     return effort_grants(expected, least, low, high)
-
-
-def effort_for(efforts: ArrayLike, realised: ArrayLike, wanted: float) -> float:
-    """Return the effort whose realised tokens (or accuracy) on validation prompts were `wanted`.
-
-    Interpolates the measured curve, made non-decreasing, and stays within the measured efforts.
-    """
-    order = np.argsort(np.asarray(efforts, dtype=np.float64))
-    x, y = np.asarray(efforts, dtype=np.float64)[order], np.asarray(realised, dtype=np.float64)[order]
-    rising, first = np.unique(np.maximum.accumulate(y), return_index=True)
-    return float(np.interp(wanted, rising, x[first]))

@@ -26,6 +26,7 @@ from ttc.core.registry import load
 from ttc.core.specs import ModelSpec, SamplingSpec, SweepConfig, TaskSpec, grids
 from ttc.core.types import Completion, Example, Problem, Prompt, Sampling
 from ttc.engines.joint import Joint, Member, MixedEngine
+from ttc.engines.phased_reward import PhasedReward
 from ttc.engines.replay import ReplayEngine
 from ttc.run.choices import Subject
 from ttc.run.grading import CheckerGrader
@@ -80,6 +81,8 @@ def serve(spec: ModelSpec, engine: Engine, reward: RewardModel | None) -> Served
     """
     architecture = engine.architecture if isinstance(engine, HasArchitecture) else None
     profile = choose_profile(spec.profile, engine.label, architecture)
+    if isinstance(reward, PhasedReward):
+        reward.add_plan_ends(profile.plan_stop)
     own = "" if spec.profile is None else f"+{identity(asdict(profile))}"
     return Served(engine, reward, profile, engine.fingerprint + own, spec)
 

@@ -14,7 +14,6 @@ from ttc.allocate import (
     at_grants,
     compute_optimal,
     difficulty_bins,
-    effort_for,
     effort_grants,
     equal_grants,
     expected_coverage,
@@ -252,8 +251,6 @@ def test_relative_effort():
     assert shared_effort(expected, 750, 1, 10_000).tolist() == [50, 200, 500]
     assert shared_effort(expected, 10**9, 1, 600).tolist() == [600, 600, 600]
     assert shared_effort(expected, 250, 100, 600).tolist() == [100, 100, 0]
-    assert effort_for([0.5, 1, 2], [50, 90, 130], 110) == pytest.approx(1.5)
-    assert effort_for([0.5, 1, 2], [50, 90, 85], 500) == 1
     with pytest.raises(ConfigError, match="low <= high"):
         shared_effort(expected, 100, 10, 5)
 

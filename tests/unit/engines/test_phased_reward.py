@@ -5,9 +5,11 @@ import asyncio
 import pytest
 
 from ttc.core.errors import ConfigError
+from ttc.core.specs import ModelSpec
 from ttc.core.types import Problem, Prompt, Step
-from ttc.engines.opening import open_reward
+from ttc.engines.opening import open_engine, open_reward
 from ttc.engines.phased_reward import PhasedReward
+from ttc.run.bench import serve
 from ttc.run.listening import listening
 
 PROBLEM = Problem("p", "1+1?", Prompt((), (1, 2)))
@@ -60,6 +62,14 @@ def test_one_phase_alone_does_not_ask_the_other():
     plan, execution = Model("plan", 0.25), Model("execution", 0.75)
     assert asyncio.run(PhasedReward(plan, execution).score(PROBLEM, [steps("1+1=")])) == ([(0.25,)], 4)
     assert execution.seen == []
+
+
+def test_a_profiles_own_plan_end_goes_to_the_plan_model():
+    plan, execution = Model("plan", 0.25), Model("execution", 0.75)
+    both = PhasedReward(plan, execution)
+    served = serve(ModelSpec(path="fake", profile={"plan_stop": ["=>"]}), open_engine(ModelSpec(path="fake")), both)
+    scores, _ = asyncio.run(served.reward.score(PROBLEM, [steps("add =>"), steps("1+1="), steps("1+1=2\n")]))
+    assert scores == [(0.25,), (0.25,), (0.75,)]
 
 
 def test_both_are_started_and_both_closed_even_where_one_fails():

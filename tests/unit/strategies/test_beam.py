@@ -71,6 +71,23 @@ def test_the_rank_is_the_rollouts_end_and_the_rollouts_are_charged():
     assert searched(Beam(2, 2), Forest(grow), Reward(value)).answer.text == "wrong"
 
 
+def test_a_rollout_that_is_cut_is_judged_by_its_last_whole_step():
+    def grow(prefix, index):
+        if not prefix:
+            return "ab"[index] + ";"
+        if prefix == "a;":
+            return "#right" if index else "x" * 30  # longer than a response may be
+        return "#wrong"
+
+    def value(text):
+        return 0.9 if text.startswith("a") else 0.2
+
+    for steps in (1, 2):
+        engine = Forest(grow)
+        outcome = searched(Lookahead(2, 2, lookahead=steps), engine, Reward(value), max_tokens=20)
+        assert outcome.answer.text == "right"
+
+
 def test_lookahead_of_no_step_is_beam_search():
     grow = letters(4, jitter=2)
     runs = [searched(s, Forest(grow), Reward(unit)) for s in (Beam(8, 2), Lookahead(8, 2, lookahead=0))]

@@ -124,7 +124,8 @@ def test_tiny_grants_are_not_overspent(grant, profile):
 
 
 def test_effort_caps_the_thinking_relative_to_the_usual_length():
-    for effort, cap in ((0.5, 100), (1.0, 200), (2.0, 400), (0.001, 8)):
+    """A quarter of it is kept for the answer."""
+    for effort, cap in ((0.5, 75), (1.0, 150), (2.0, 300), (0.001, 6)):
         engine = Talker(lambda q, written, r: "4}" if written.endswith("\\boxed{") else "hm " * 900)
         run(Effort(effort, typical_tokens=200), engine, 4000)
         assert engine.requests[0].max_tokens == cap
@@ -163,7 +164,32 @@ def test_a_request_is_corrected_to_what_realises_it():
     assert request_for(0.7, ()) == 0.7
     engine = Talker(lambda q, written, r: "hm " * 900)
     run(Effort(0.7, typical_tokens=100, curve=curve), engine, 4000)
-    assert engine.requests[0].max_tokens == 100
+    assert engine.requests[0].max_tokens == 75
+
+
+def test_effort_bounds_the_whole_response():
+    for rest in ("4} dollars", "so " * 900):
+        engine = Talker(lambda q, w, r, rest=rest: rest if w.endswith(("\\boxed{", "</think>")) else "hm " * 900)
+        answer, ctx = run(Effort(0.5, typical_tokens=100), engine, 2000, profile=QWEN)
+        assert ctx.meter.usage.completion <= 50
+        assert answer.text == ("4" if rest == "4} dollars" else None)
+    engine = Talker(lambda q, w, r: "so " * 900 if "</think>" in w else "hm</think>")
+    _, ctx = run(Effort(0.5, typical_tokens=100), engine, 2000, profile=QWEN)
+    assert ctx.meter.usage.completion == 50
+
+
+def test_a_response_is_no_longer_than_its_cap():
+    for say in (thinker("hm " * 20, answer="so " * 900), lambda q, w, r: "hm " * 900):
+        answer, ctx = run(BudgetForcing(), Talker(say), 4000, profile=QWEN, cap=128)
+        assert ctx.meter.usage.completion == 128
+        assert answer.choice is None
+
+
+def test_an_empty_piece_after_wait_ends_the_waiting():
+    engine = Talker(lambda q, written, r: "" if "Wait" in written else "\\boxed{4}.")
+    answer, _ = run(BudgetForcing(waits=4), engine, 4000)
+    assert engine.written == ["", "\\boxed{4}.\nWait"]
+    assert answer.text == "4"
 
 
 def test_a_full_context_ends_the_thinking_and_is_no_error():

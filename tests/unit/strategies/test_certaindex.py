@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from scripted import Scripted, answered
 from talker import Talker, run
 
-from ttc.core.profiles import PROFILES
+from ttc.core.profiles import DEFAULT, PROFILES
 from ttc_strategies.certaindex import HESITATION, Certaindex, Probe, agreement, certaindex
 
 
@@ -70,7 +71,7 @@ def prober(*answers, length=1000):
 
 def test_a_response_ends_when_its_last_probes_agree():
     engine = prober("1}", "2}", "2}", "2}", "3}")
-    answer, ctx = run(Certaindex(exit="probe", window=3, chunk=10), engine, 5000)
+    answer, ctx = run(Certaindex(exit="probe", window=3, chunk=10, min_tokens=0), engine, 5000)
     assert (answer.text, answer.stop_reason) == ("2", "confident")
     streamed = [r for r in engine.requests if r.sampling.kind == "answer"]
     assert [len(r.prompt.generated) for r in streamed] == [0, 10, 20, 30], "a probe leaves no trace in the response"
@@ -81,22 +82,26 @@ def test_a_response_ends_when_its_last_probes_agree():
 def test_enough_probes_that_disagree_do_not_end_it():
     """The released exit test returns true once there are enough answers, whatever they are."""
     engine = prober(*[f"{i}}}" for i in range(200)])
-    answer, _ = run(Certaindex(exit="probe", window=2, chunk=50), engine, 9000)
+    answer, _ = run(Certaindex(exit="probe", window=2, chunk=50), engine, 9000, cap=2000)
     assert (answer.text, answer.stop_reason) == ("end", "finished")
 
 
 def test_hesitant_probes_do_not_end_it():
-    engine = prober("wait, 2}")
-    answer, _ = run(Certaindex(exit="probe", window=2, chunk=200), engine, 9000)
-    assert answer.text == "end"
-    engine = prober("I know 2}")
-    answer, _ = run(Certaindex(exit="probe", window=2, chunk=200), engine, 9000)
-    assert (answer.text, answer.stop_reason) == ("I know 2", "confident")
+    going_on = replace(DEFAULT, answer_stop=())
+    for probe, said in (("2}. But wait", "end"), ("2}, I know", "2")):
+        answer, _ = run(Certaindex(exit="probe", window=2, chunk=200), prober(probe), 9000, profile=going_on, cap=2000)
+        assert answer.text == said
+
+
+@pytest.mark.parametrize("said", ["no", "yes"])
+def test_an_answer_is_no_hesitation(said):
+    answer, _ = run(Certaindex(exit="probe", window=2, chunk=200), prober(said + "}"), 9000, cap=2000)
+    assert (answer.text, answer.stop_reason) == (said, "confident")
 
 
 def test_probes_without_an_answer_do_not_end_it():
     engine = prober("y" * 50)
-    answer, ctx = run(Certaindex(exit="probe", window=1, chunk=300, probe_tokens=7), engine, 9000)
+    answer, ctx = run(Certaindex(exit="probe", window=1, chunk=300, probe_tokens=7), engine, 9000, cap=2000)
     assert answer.text == "end"
     assert ctx.meter.probe_tokens == 3 * 7
 
@@ -105,6 +110,38 @@ def test_no_exit_before_the_least_tokens():
     engine = prober("2}")
     run(Certaindex(exit="probe", window=1, chunk=10, min_tokens=35), engine, 5000)
     assert len([r for r in engine.requests if r.sampling.kind == "answer"]) == 4
+    engine = prober("2}")
+    run(Certaindex(exit="probe", window=1, chunk=10), engine, 5000, cap=400)
+    assert len([r for r in engine.requests if r.sampling.kind == "answer"]) == 10, "a quarter of a typical sample"
+
+
+def numbered(rest=""):
+    """Think 100 tokens, then write `rest`; probes are answered by their number."""
+
+    def say(_question, written, request):
+        if request.sampling.kind == "probe":
+            return f"{request.index}}}"
+        return rest if "</think>" in written else ("x" * 100 + "</think>")[len(written) - len("<think>\n") :]
+
+    return Talker(say)
+
+
+def test_a_response_that_ends_without_an_answer_has_its_latest_probes():
+    engine = Talker(lambda q, w, r: f"{r.index}}}" if r.sampling.kind == "probe" else "x" * (100 - len(w)))
+    answer, _ = run(Certaindex(exit="probe", chunk=30), engine, 5000)
+    assert (answer.text, len(answer.candidates)) == ("2", 1)
+    for rest, grant in (("I do not know", 5000), ("so " * 900, 5000), ("so " * 900, 200)):
+        answer, _ = run(Certaindex(exit="probe", chunk=30), numbered(rest), grant, profile=PROFILES["qwen3"])
+        assert (answer.text, len(answer.candidates)) == ("2", 1)
+
+
+def test_a_response_is_no_longer_than_its_cap():
+    engine = prober(*[f"{i}}}" for i in range(200)])
+    answer, _ = run(Certaindex(exit="probe", chunk=10), engine, 5000, cap=128)
+    assert answer.text == str(max(r.index for r in engine.requests if r.sampling.kind == "probe"))
+    assert answer.candidates[0].usage.completion <= 128
+    answer, _ = run(Certaindex(exit="probe", chunk=50), prober("y" * 500), 5000, cap=128)
+    assert (answer.choice, answer.candidates[0].usage.completion) == (None, 128)
 
 
 def test_a_grant_that_ends_first_gives_the_latest_probe():
@@ -130,7 +167,7 @@ def test_a_model_that_ends_its_thinking_is_asked_no_more():
 
 
 def test_the_chunk_is_an_eighth_of_a_sample_from_8_to_64():
-    for cap, chunk in ((16, 8), (160, 20), (4096, 64)):
+    for cap, chunk in ((64, 8), (160, 20), (4096, 64)):
         engine = prober("2}")
         run(Certaindex(exit="probe"), engine, 5000, cap=cap)
         assert engine.requests[0].max_tokens == chunk

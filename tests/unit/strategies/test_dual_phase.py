@@ -204,6 +204,24 @@ def test_a_step_without_a_plan_of_its_own_is_taken_whole():
     assert answer.text == "4"
 
 
+def test_no_response_is_longer_than_its_cap():
+    for lines in (2, 6, 30):
+        answer, _ = run(DualPhase(), liner(lines), 4000, profile=EMBEDDED, reward=Judge(by_letters), cap=30)
+        assert all(c.usage.completion <= 30 for c in answer.candidates)
+        assert (answer.choice is not None) == (lines == 2)
+
+
+def test_what_ends_while_planning_takes_a_place_among_the_kept():
+    def say(_question, written, request):
+        if not written:
+            return "\\boxed{e}" if request.index % 2 else "a=1\n\\boxed{1}"
+        return "12"[request.index % 2] + "\n\\boxed{1}" if written.endswith("=") else "\\boxed{1}"
+
+    engine = Talker(say)
+    run(DualPhase(keep=2), engine, 4000, profile=EMBEDDED, reward=Judge(lambda t: 0.9 if t == "\\boxed{e}" else 0.5))
+    assert len({written for written in engine.written if written.endswith("\n")}) == 1
+
+
 def test_select_by_vote_or_by_the_best_response():
     def say(_question, written, request):
         return "\\boxed{often}" if request.index else "\\boxed{best}"
@@ -247,5 +265,6 @@ def test_a_reward_model_that_scores_nothing_more_ends_the_search():
         async def score(self, problem, responses):
             return [], 0
 
-    answer, _ = run(DualPhase(), liner(), 600, profile=EMBEDDED, reward=Short(by_letters))
+    answer, ctx = run(DualPhase(), liner(), 600, profile=EMBEDDED, reward=Short(by_letters))
     assert answer.choice is None or answer.text
+    assert sum(node.tokens for node in answer.trace.nodes) == ctx.meter.usage.completion

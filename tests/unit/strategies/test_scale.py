@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from talker import Talker, run
 
 from ttc.core.profiles import DEFAULT, PROFILES
+from ttc.core.types import Prompt
 from ttc_strategies.scale import Scale, affordable_threshold, final_answer, line_difficulty, read_rating
 
 SHORT = replace(DEFAULT, sample_tokens=160)
@@ -166,6 +167,24 @@ def test_a_line_is_as_hard_as_the_model_is_unsure_of_it():
     answer, _ = run(Scale(threshold=1), engine, 400, profile=PROFILES["embedded"])
     assert line_difficulty(answer.candidates[0]) == pytest.approx(0.75)
     assert line_difficulty(replace(answer.candidates[0], logprob=None)) == 1.0
+
+
+def test_lines_are_no_longer_together_than_a_response_may_be():
+    engine = Talker(lambda q, w, r: "1+1=2\n", logprob=lambda text: 0.0)
+    _, ctx = run(Scale(), engine, 600, profile=PROFILES["embedded"], cap=20)
+    assert ctx.meter.usage.completion == 20
+
+
+def test_a_server_that_continues_nothing_is_asked_once():
+    class ChatOnly(Talker):
+        capabilities = frozenset({"live", "temperature"})
+
+        def render(self, messages, flags=None):
+            return Prompt(tuple(messages))
+
+    engine = ChatOnly(lines(["3+4=7\n"], ["\\boxed{7}"]))
+    answer, _ = run(Scale(), engine, 600, profile=PROFILES["embedded"])
+    assert (answer.text, len(engine.requests)) == ("7", 1)
 
 
 def test_lines_without_end_are_given_up():

@@ -1,6 +1,7 @@
 """What all tree searches share: the trace and its KV tokens, ended and cut chains, grants, selection, failures."""
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -145,10 +146,28 @@ def test_without_typical_lengths_a_first_chain_measures_them_and_stays_a_candida
     assert outcome.answer.candidates[0].text == "a;a;a;a#a"
 
 
-def test_a_width_that_cannot_exceed_the_grant_needs_no_first_chain():
-    engine = Forest(letters(4))
-    searched(Rebase(4), engine, Reward(unit), 10_000, max_tokens=30, profile=UNKNOWN)
-    assert len([r for r in engine.requests if not r.prompt.generated]) == 4
+@pytest.mark.parametrize("grant", [479, 480])
+def test_long_pruned_siblings_leave_enough_for_an_answer(grant):
+    """Eight whole responses of 30 tokens and a step more, 480 in all, are no upper bound: what is pruned costs too."""
+
+    def grow(prefix, index):
+        if prefix.count(";") >= 5:
+            return "#right"
+        return "x" * 14 + ";" if index else "a;"
+
+    outcome = searched(
+        Beam(8, 4), Forest(grow), Reward(lambda t: 1 / (1 + len(t))), grant, max_tokens=30, profile=UNKNOWN
+    )
+    assert outcome.answer.text == "right"
+
+
+def test_a_first_chain_that_is_cut_leaves_one_sample():
+    calls = itertools.count()
+    engine = Forest(lambda prefix, index: "xxxx;" if next(calls) < 8 else "#right")
+    outcome = searched(Rebase(), engine, Reward(unit), 75, max_tokens=40, profile=UNKNOWN)
+    assert outcome.answer.text == "right"
+    assert [n.tokens for n in outcome.answer.trace.nodes] == [5] * 8 + [6]
+    assert outcome.answer.trace.nodes[7].fate == "cut"
 
 
 def test_the_width_narrows_where_responses_are_longer_than_typical():
@@ -244,6 +263,19 @@ def test_mcts_expands_what_uct_prefers_and_finishes_with_what_it_kept_back():
     assert below.count("b") > 0.7 * len(below)
     assert outcome.answer.candidates
     assert outcome.spent > 40
+
+
+def test_mcts_turns_away_from_a_leaf_that_fills_the_context():
+    def grow(prefix, index):
+        if prefix.startswith("a"):
+            return "x" * 20 + ";"  # with the prompt's token and "a;", all of a context of 24
+        return "ab"[index] + ";" if not prefix else "#right"
+
+    engine = Forest(grow)
+    engine.context_tokens = 24
+    reward = Reward(lambda t: 0.52 if t.startswith("a") else 0.5)
+    searched(MCTS(nodes=40, branching=2, exploration=0.0), engine, reward, 5000, max_tokens=100)
+    assert [engine.decode(r.prompt.generated) for r in engine.requests] == ["", "", "a;", "a;", "b;", "b;"]
 
 
 def test_a_value_is_needed_to_grow_and_a_duplicate_is_no_result():
