@@ -20,6 +20,7 @@ from ttc.core.errors import StorageError
 from ttc.core.identity import canonical_json
 from ttc.core.protocols import Engine
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens, Usage
+from ttc.engines.together import together
 
 _TABLE = """CREATE TABLE IF NOT EXISTS completions (
     key BLOB PRIMARY KEY, tokens BLOB, text TEXT, finish TEXT, stop_reason TEXT, usage TEXT,
@@ -82,9 +83,7 @@ class CachedEngine:
 
     async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
         """Return stored completions where they fit, and draw and store the others."""
-        if len(requests) == 1:
-            return [await self._one(requests[0])]
-        return list(await asyncio.gather(*(self._one(request) for request in requests)))
+        return await together([self._one(request) for request in requests])
 
     async def _one(self, request: GenRequest) -> Completion:
         key = self._key(request)

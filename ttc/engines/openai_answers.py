@@ -76,11 +76,16 @@ def failure(
             "lower the concurrency, or try later",
             _retry_after_s(error),
         )
-    if isinstance(status, int) and (status >= 500 or status in (408, 409)):
+    if isinstance(status, int) and not_now(status):
         return NotNowError(f"{host} failed ({status}): {said}", "look at the server's log", _retry_after_s(error))
     if isinstance(status, int):
         return EngineError(f"{host} refused the request ({status}): {said}")
     return EngineError(f"{host} answered with something else than JSON: {said}", retryable=True)
+
+
+def not_now(status: int) -> bool:
+    """Say whether a server that answers so may do it later."""
+    return status in (408, 409, 429) or (status >= 500 and status != 501)
 
 
 def _completion(

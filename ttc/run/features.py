@@ -6,7 +6,6 @@ The vectors are computed by an engine of their own, which is stopped before the 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from ttc.core.protocols import Embedder
 from ttc.core.specs import ModelSpec
 from ttc.core.types import Example
 from ttc.engines.opening import open_embedder
+from ttc.engines.together import together
 from ttc.run.bench import Bench
 from ttc.store.features import Feature, Vector, load_features, write_features
 
@@ -128,9 +128,4 @@ async def _read(
             return None
         return Feature(example.id, "", vector, tokens)
 
-    calls = [asyncio.ensure_future(one(example)) for example in examples]
-    try:
-        return [row for row in await asyncio.gather(*calls) if row is not None]
-    finally:
-        for call in calls:
-            call.cancel()
+    return [row for row in await together([one(example) for example in examples]) if row is not None]

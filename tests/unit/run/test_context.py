@@ -1,6 +1,7 @@
 """Every token a strategy moves passes here: what is charged, refused, clamped, and told."""
 
 import asyncio
+import dataclasses
 import math
 import sys
 
@@ -373,6 +374,16 @@ def test_reward_tokens_are_recorded_and_charged_only_at_their_price():
         assert [len(s) for s in scores] == [2]
         assert (ctx.meter.usage.reward, ctx.meter.usage.completion) == (tokens, 0)
         assert (ctx.ledger.spent, ctx.ledger.reserved) == (charged, 0)
+
+
+def test_reward_tokens_without_a_price_are_not_counted_beforehand():
+    class Uncounted(FakeReward):
+        def count_tokens(self, problem, responses):
+            raise AssertionError
+
+    ctx = scoring(100, 0.0)
+    ctx.world = dataclasses.replace(ctx.world, reward=Uncounted())
+    assert len(asyncio.run(ctx.score([(Step((), "Step 1: right\n"),)]))) == 1
 
 
 def test_scoring_beyond_the_grant_returns_nothing_and_charges_nothing():
