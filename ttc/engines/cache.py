@@ -140,11 +140,7 @@ class CachedEngine:
             finish="length",
             stop_reason=None,
             usage=replace(c.usage, completion=limit),
-            logprob=sum(logprobs) if logprobs is not None else None,
-            confidence=sum(confidences) / limit if confidences is not None else None,
-            token_logprobs=logprobs,
-            token_confidences=confidences,
-        )
+        ).recording(logprobs, confidences)
 
     def _store(self, key: bytes, request: GenRequest, c: Completion) -> None:
         usage = canonical_json([c.usage.prompt, c.usage.cached, c.usage.completion])

@@ -111,11 +111,7 @@ def _completion(
         finish=finish,
         usage=_usage(answer, request),
         stop_reason=stop,
-        logprob=None if values is None else math.fsum(values),
-        confidence=math.fsum(confidences) / len(confidences) if confidences else None,
-        token_logprobs=values,
-        token_confidences=confidences,
-    )
+    ).recording(values, confidences)
 
 
 def _usage(answer: Any, request: GenRequest) -> Usage:

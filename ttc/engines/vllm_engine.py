@@ -237,11 +237,7 @@ class VLLMEngine:
             finish=finish,
             usage=Usage(prompt=len(output.prompt_token_ids) - cached, cached=cached, completion=len(tokens)),
             stop_reason=stop,
-            logprob=None if logprobs is None else math.fsum(logprobs),
-            confidence=math.fsum(confidences) / len(confidences) if confidences else None,
-            token_logprobs=logprobs,
-            token_confidences=confidences,
-        )
+        ).recording(logprobs, confidences)
 
 
 def load_tokenizer(folder: str, label: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -262,9 +263,8 @@ def _say(lock: IO[str], word: str) -> None:
         StorageError: the disk is full or gone.
     """
     try:
-        lock.truncate(0)
-        lock.write(word)
-        lock.flush()
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), word.encode())  # unbuffered: closing would try what failed again
     except OSError as error:
         raise cannot_write(Path(lock.name), error) from error
 
