@@ -284,7 +284,9 @@ def _report(plan: Plan, run: RunDir, observer: Observer) -> None:
 
 def _run(plan: Plan, run: RunDir, observer: Observer, command: str, shard: Shard | None = None) -> None:
     """Open the folder and run what is left of the plan, or of a shard's part; the folder stays locked."""
-    run.open_for_writing(portable(plan.config), spec_id(plan.cells), None if shard is None else shard.name, observer.note)
+    run.open_for_writing(
+        portable(plan.config), spec_id(plan.cells), None if shard is None else shard.name, observer.note
+    )
     with run.setting_up():
         begin(run, plan, command, shard)
     try:

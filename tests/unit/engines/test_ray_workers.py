@@ -8,7 +8,7 @@ from typing import ClassVar
 import psutil
 import pytest
 import ray
-from ray.exceptions import RayActorError, RaySystemError
+from ray.exceptions import RayActorError, RayError, RaySystemError
 
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.specs import ModelSpec
@@ -229,16 +229,19 @@ def test_a_worker_that_cannot_be_placed_may_be_placed_later():
 
 def test_a_worker_that_cannot_be_placed_for_a_reason_without_words():
     def place():
-        raise RaySystemError("")
+        raise RayError
 
-    with pytest.raises(EngineError, match="worker 1 cannot start: "):
+    with pytest.raises(EngineError, match="worker 1 cannot start: RayError"):
         asyncio.run(Worker(1, place).load("policy 0", Load("policy", SPEC)))
 
 
 def test_only_what_ray_started_is_ended_after_a_failed_start():
     """Another thread may start a process while Ray does."""
     here = Path(ray.__file__).parent
-    commands = [["sleep", "60"], [sys.executable, "-c", "import time; time.sleep(60)", f"{here}/_private/log_monitor.py"]]
+    commands = [
+        ["sleep", "60"],
+        [sys.executable, "-c", "import time; time.sleep(60)", f"{here}/_private/log_monitor.py"],
+    ]
     processes = [psutil.Popen(command) for command in commands]
     try:
         assert [process.pid for process in _of_ray(processes)] == [processes[1].pid]

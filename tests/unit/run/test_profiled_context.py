@@ -38,8 +38,9 @@ class Stops(Scripted):
 
     def completion(self, request):
         tokens = tuple(map(ord, self.text))
-        return Completion(request.index, self.text, tokens, self.finish, Usage(0, 0, len(tokens)), stop_reason=self.reason)
-
+        return Completion(
+            request.index, self.text, tokens, self.finish, Usage(0, 0, len(tokens)), stop_reason=self.reason
+        )
 
     def decode(self, tokens):
         self.decoded += 1
