@@ -376,14 +376,19 @@ def test_reward_tokens_are_recorded_and_charged_only_at_their_price():
         assert (ctx.ledger.spent, ctx.ledger.reserved) == (charged, 0)
 
 
-def test_reward_tokens_without_a_price_are_not_counted_beforehand():
-    class Uncounted(FakeReward):
-        def count_tokens(self, problem, responses):
-            raise AssertionError
+@pytest.mark.parametrize(("price", "times"), [(0.0, 0), (0.5, 1)])
+def test_reward_tokens_are_counted_beforehand_only_at_a_price(price, times):
+    class Counting(FakeReward):
+        counted = 0
 
-    ctx = scoring(100, 0.0)
-    ctx.world = dataclasses.replace(ctx.world, reward=Uncounted())
+        def count_tokens(self, problem, responses):
+            self.counted += 1
+            return super().count_tokens(problem, responses)
+
+    ctx, reward = scoring(100, price), Counting()
+    ctx.world = dataclasses.replace(ctx.world, reward=reward)
     assert len(asyncio.run(ctx.score([(Step((), "Step 1: right\n"),)]))) == 1
+    assert reward.counted == times + 1  # the fake counts once more as it scores
 
 
 def test_scoring_beyond_the_grant_returns_nothing_and_charges_nothing():
