@@ -98,6 +98,15 @@ if number(1, 0):
         return found
     attempt(enter)
 """
+_FILL = """
+import time
+def fill():
+    for n in range(64):
+        open(f'part{n}', 'wb').write(bytes(8 << 20))
+    time.sleep(5)
+    return n
+attempt(fill)
+"""
 ATTACKS = (
     # ---- files
     _attack("files", "landlock", "read a file beside its folder", "attempt(lambda: open('@SECRET@').read())"),
@@ -247,34 +256,12 @@ time.sleep(600)""", SandboxLimits(wall_s=60, cpu_s=10, memory_bytes=400 << 20), 
     _attack("memory", "filter", "take memory that is shared by key", "attempt(lambda: call('shmget', 0, 1 << 28, 0o1600))"),
     # ---- disk
     _attack("disk", "limits", "write a file of 64 MiB", "attempt(lambda: open('big', 'wb').write(bytes(64 << 20)))"),
-    _attack("disk", "limits", "write 8 MiB again and again", """
-import time
-def fill():
-    for n in range(64):
-        open(f'part{n}', 'wb').write(bytes(8 << 20))
-    time.sleep(5)
-    return n
-attempt(fill)"""),
-    _attack("disk", "limits", "fill a folder that nobody may list", """
-import time
-os.mkdir('closed', 0o300)
-def fill():
-    for n in range(64):
-        open(f'closed/part{n}', 'wb').write(bytes(8 << 20))
-    time.sleep(5)
-    return n
-attempt(fill)"""),
+    _attack("disk", "limits", "write 8 MiB again and again", _FILL),
+    _attack("disk", "limits", "fill a folder that nobody may list", "os.mkdir('closed', 0o300)\nos.chdir('closed')" + _FILL),
     _attack("disk", "limits", "fill a folder whose path is too long to be named", """
-import time
 for _ in range(25):
     os.mkdir('d' * 200)
-    os.chdir('d' * 200)
-def fill():
-    for n in range(64):
-        open(f'part{n}', 'wb').write(bytes(8 << 20))
-    time.sleep(5)
-    return n
-attempt(fill)"""),
+    os.chdir('d' * 200)""" + _FILL),
     _attack("disk", "limits", "hold deleted files open", """
 import time
 held = []

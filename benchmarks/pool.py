@@ -88,14 +88,17 @@ async def draw(
 
         await asyncio.gather(*(branches(number, prompt) for number, prompt in problems))
         wall_s = time.perf_counter() - started
-        rows = engine.statistics
-        prompt, cached = sum(r.prompt for r in rows), sum(r.cached for r in rows)
+        rows = engine.endpoints()
+        prompt, cached = sum(r["prompt"] for r in rows), sum(r["cached"] for r in rows)
         print(
             f"{len(urls)} servers, {'affinity' if affinity else 'least loaded'}{', one killed' if after else ''}:"
             f" {done} of {len(questions) * samples} answered, {tokens} tokens in {wall_s:.1f} s"
             f" = {done / wall_s:.1f} requests/s, {tokens / wall_s:.0f} tokens/s; longest pause {longest_s:.1f} s;"
             f" prompt tokens from the cache {cached / max(1, prompt + cached):.1%};"
-            f" answered by {[r.requests for r in rows]}, moved {[r.moved for r in rows]}, lost {[r.losses for r in rows]}",
+            + "".join(
+                f" {said} {[r[key] for r in rows]}"
+                for said, key in (("answered by", "requests"), ("moved", "moved"), ("lost", "losses"))
+            ),
             flush=True,
         )
     finally:

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import warnings
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,9 +151,12 @@ def solve_question(config: SweepConfig, question: str) -> dict[str, Any]:
 
 async def _solve_one(bench: Bench, cell: Cell, timeout_s: float) -> dict[str, Any]:
     judge = bench.judge()
-    try:
+    async with AsyncExitStack() as closing:  # whatever fails to close, the others are closed
+        closing.push_async_callback(judge.close)
+        closing.push_async_callback(bench.engine.close)
         await bench.engine.start()
         if bench.reward is not None:
+            closing.push_async_callback(bench.reward.close)
             await bench.reward.start()
         world = World(
             engine=bench.engine,
@@ -169,11 +172,6 @@ async def _solve_one(bench: Bench, cell: Cell, timeout_s: float) -> dict[str, An
         attempt = Attempt(cell.strategy.instance, problem, (granter,), world, judge, timeout_s)
         with watching(timeout_s):
             return record(attempt, await solve(attempt), store_text=True)
-    finally:
-        if bench.reward is not None:
-            await bench.reward.close()
-        await bench.engine.close()
-        await judge.close()
 
 
 def collect_bank(
@@ -285,7 +283,9 @@ def _report(plan: Plan, run: RunDir, observer: Observer) -> None:
 
 def _run(plan: Plan, run: RunDir, observer: Observer, command: str, shard: Shard | None = None) -> None:
     """Open the folder and run what is left of the plan, or of a shard's part; the folder stays locked."""
-    run.open_for_writing(portable(plan.config), spec_id(plan.cells), None if shard is None else shard.name)
+    run.open_for_writing(
+        portable(plan.config), spec_id(plan.cells), None if shard is None else shard.name, observer.note
+    )
     with run.setting_up():
         begin(run, plan, command, shard)
     try:

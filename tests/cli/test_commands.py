@@ -340,7 +340,7 @@ def test_flags_override_the_file(folder):
     assert ttc("sweep c.yaml --strategies best-of-n --budgets 120 --temperature 1 --out new --display none") == 0
     (cell,) = rows_of(folder / "new", "cells")
     assert (cell["strategy"], cell["budget"], cell["seed"], cell["task"]) == ("best-of-n", 120, 3, "local")
-    sampling = json.loads((folder / "new" / "manifest.json").read_text())["sampling"]["local"]
+    sampling = json.loads((folder / "new" / "manifest.json").read_text())["sampling"]["local"]["fake"]
     assert (sampling["temperature"], sampling["max_tokens"]) == (1.0, 99)
     # A bank takes the place of the file's task, and a task that of the file's bank.
     (folder / "c.yaml").write_text("task: {name: local, data: problems.jsonl}\nmodel: fake\nbudgets: [120]\n")

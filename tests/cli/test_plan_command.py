@@ -79,6 +79,29 @@ def test_a_finished_run_tells_lengths_and_speed(folder, capsys):
     assert ttc(f"plan {ASKED} --model embedded --shape run --hardware h100") == 2
 
 
+def test_a_run_tells_the_shape_of_its_own_model_only(folder, capsys):
+    """Its habits go for others too; its size does not."""
+    assert ttc(f"sweep {ASKED} --model fake --out run --display none") == 0
+    capsys.readouterr()
+    shape = {"parameters": 10**9, "layers": 2, "query_heads": 4, "kv_heads": 4, "head_dim": 8}
+
+    def weights(model, option, *names):
+        manifest = json.loads((folder / "run" / "manifest.json").read_text())
+        (folder / "run" / "manifest.json").write_text(json.dumps({**manifest, "shapes": dict.fromkeys(names, shape)}))
+        assert ttc(f"plan {ASKED} --model {model} --throughput 9 --hardware h100 {option} run") == 0
+        return said(capsys)[0]["weights"]
+
+    own = weights("embedded", "--from-run")
+    assert own != "2.000 GB"
+    assert weights("embedded", "--from-run", "another") == own
+    assert weights("embedded", "--from-run", "another", "embedded") == "2.000 GB"
+    assert weights("org/another", "--from-run", "org/another") == "2.000 GB"
+    assert weights("m", "--shape", "another") == "2.000 GB"
+    assert weights("b", "--shape", "a", "b") == "2.000 GB"
+    assert ttc(f"plan {ASKED} --model m --throughput 9 --hardware h100 --shape run") == 2
+    assert "error: run is a run of several models, and none is called m: a, b" in capsys.readouterr().err
+
+
 def test_a_task_takes_the_place_of_the_file_s_bank(folder, capsys):
     (folder / "c.yaml").write_text("bank: nowhere\nmodel: m\n")
     assert ttc(f"plan c.yaml {ASKED} --throughput 100") == 0

@@ -215,7 +215,7 @@ def test_truncated_sampling_warns_once_on_a_cpu(engine: VLLMEngine, loop: Engine
 
 
 def test_cancelling_aborts_the_requests(engine: VLLMEngine, loop: EngineLoop, prompt: Prompt) -> None:
-    async def cancel() -> tuple[int, float]:
+    async def cancel() -> int:
         requests = [ask(prompt, seed, replace(WARM, stop_token_ids=()), 450) for seed in range(64)]
         task = asyncio.ensure_future(engine.generate(requests))
         while engine.unfinished < len(requests):
@@ -226,11 +226,9 @@ def test_cancelling_aborts_the_requests(engine: VLLMEngine, loop: EngineLoop, pr
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.sleep(0.2)
-        return engine.unfinished, engine.statistics.kv_cache_usage_peak
+        return engine.unfinished
 
-    unfinished, peak = loop.run(cancel())
-    assert unfinished == 0
-    assert 0 < peak <= 1
+    assert loop.run(cancel()) == 0
     completion = draw(engine, loop, ask(prompt, 1))[0]
     assert completion.logprob is not None
     assert math.isfinite(completion.logprob)

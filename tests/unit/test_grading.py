@@ -27,8 +27,9 @@ class OddChecker:
     executes_code = False
     version = "odd-1"
 
-    def __init__(self, isolated: bool) -> None:
-        self.isolated = isolated
+    def __init__(self, isolated: bool, hung: Path | None = None) -> None:
+        self.isolated, self.hung = isolated, hung
+        """Gets a line for each comparison that hangs."""
 
     def extract(self, text: str) -> str | None:
         act(text)
@@ -36,6 +37,9 @@ class OddChecker:
 
     def equivalent(self, a: str, b: str) -> bool:
         if "slow-pair" in a + b:
+            if self.hung is not None:
+                with self.hung.open("a") as file:
+                    file.write(f"{a} {b}\n")
             time.sleep(60)
         return a == b or (a.isdigit() and b.isdigit() and int(a) % 10 == int(b) % 10)
 
@@ -144,28 +148,39 @@ def test_inline_checkers_start_no_process():
     grader.close()
 
 
-def test_the_inline_path_costs_microseconds_beyond_extraction():
+def test_the_inline_path_costs_little_beyond_extraction():
+    """Counted in function calls: time would say little on a busy machine."""
     checker = NumericChecker()
     texts = [f"So it is {i} and therefore \\boxed{{{i % 3}}}." for i in range(64)]
     pool = [completion(i, text) for i, text in enumerate(texts)]
-    problems = [f"p{i}" for i in range(100)]
+    grader = CheckerGrader(checker, {}, workers=1, time_limit_s=1)
 
-    async def read_all() -> float:
-        grader = CheckerGrader(checker, {}, workers=1, time_limit_s=1)
-        started = time.perf_counter()
-        await asyncio.gather(*[grader.read(problem, pool) for problem in problems])
-        return time.perf_counter() - started
+    def calls(work):
+        count = 0
 
-    def extract_all() -> float:
-        started = time.perf_counter()
-        for _ in problems:
-            for text in texts:
-                checker.extract(text)
-        return time.perf_counter() - started
+        def profile(frame, event, argument):
+            nonlocal count
+            count += event == "call"
 
-    reading = min(asyncio.run(read_all()) for _ in range(3))
-    extracting = min(extract_all() for _ in range(3))
-    assert (reading - extracting) / (len(problems) * len(pool)) < 30e-6  # loose: measured 4e-6 on a quiet machine
+        sys.setprofile(profile)
+        try:
+            work()
+        finally:
+            sys.setprofile(None)
+        return count
+
+    async def read_all():
+        for problem in ("p", "q", "r", "s"):
+            await grader.read(problem, pool)
+
+    def extract_all():
+        for text in texts * 4:
+            checker.extract(text)
+
+    extract_all()  # what is made once is made
+    reading, extracting = calls(lambda: asyncio.run(read_all())), calls(extract_all)
+    around = calls(lambda: asyncio.run(asyncio.sleep(0)))
+    assert (reading - around - extracting) / (4 * len(pool)) < 10
 
 
 def test_one_hanging_hungry_or_dying_extraction_costs_only_its_own_answer():
@@ -177,17 +192,17 @@ def test_one_hanging_hungry_or_dying_extraction_costs_only_its_own_answer():
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["hanging-first", "hanging-last"])
-def test_a_hanging_comparison_is_a_difference_and_is_not_tried_for_ever(first):
+def test_a_hanging_comparison_is_a_difference_and_is_not_tried_for_ever(first, tmp_path):
     words, hanging = ["1", *[f"word{i}" for i in range(24)]], ["slow-pair", "slow-pair2"]
     texts = [*hanging, *words] if first else [*words, *hanging]
-    grader = CheckerGrader(OddChecker(True), {"p": "7"}, workers=1, time_limit_s=0.7)
-    started = time.monotonic()
+    hung = tmp_path / "hung"
+    grader = CheckerGrader(OddChecker(True, hung), {"p": "7"}, workers=1, time_limit_s=1)
     try:
         found = read(grader, [*texts, "11"])
     finally:
         grader.close()
     assert found == [*texts, "1"]
-    assert time.monotonic() - started < 28  # the 51 comparisons that hang would take 36 s
+    assert len(hung.read_text().splitlines()) <= 6  # of 51
 
 
 def test_grades_at_the_limits_do_not_stop_the_others():
@@ -235,19 +250,24 @@ def test_close_leaves_no_worker_even_while_one_hangs():
     grader.close()
 
 
-def test_real_mathematics_through_workers_with_a_tower_of_powers():
-    grader = CheckerGrader(MathChecker(), {"p": r"\frac{1}{2}"}, workers=2, time_limit_s=2)
-    boxes = [r"\boxed{\dfrac{2}{4}}", r"\boxed{0.5}", rf"\boxed{{{TOWER}}}", r"\boxed{\frac12}", r"\boxed{2}"]
+def test_real_mathematics_through_workers():
+    grader = CheckerGrader(MathChecker(), {"p": r"\frac{1}{2}"}, workers=2, time_limit_s=300)  # none comes near it
+    boxes = [r"\boxed{\dfrac{2}{4}}", r"\boxed{0.5}", r"\boxed{\frac12}", r"\boxed{2}"]
     try:
         found = read(grader, boxes)
-        assert found[0] == found[1] == found[3] == r"\frac{2}{4}"
-        assert found[2] not in {found[0], found[4]}
         verdicts = asyncio.run(grader.grade("p", [str(a) for a in found]))
     finally:
         grader.close()
-    assert verdicts[0] is verdicts[1] is verdicts[3] is True
-    assert verdicts[2] in {False, "timeout"}
-    assert verdicts[4] is False
+    assert found[:3] == [r"\frac{2}{4}"] * 3
+    assert verdicts == [True, True, True, False]
+
+
+def test_a_tower_of_powers_is_not_waited_for():
+    grader = CheckerGrader(MathChecker(), {"p": r"\frac{1}{2}"}, workers=1, time_limit_s=1)
+    try:
+        assert asyncio.run(grader.grade("p", [TOWER])) in ([False], ["timeout"])
+    finally:
+        grader.close()
 
 
 ORPHAN = """

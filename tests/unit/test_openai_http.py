@@ -374,6 +374,30 @@ def test_a_server_that_may_do_it_later(server: Server, status: int, charged: Usa
     assert (error.retryable, error.retry_after_s, error.usage) == (True, 7.0, charged)
 
 
+@pytest.mark.parametrize("status", [409, 500])
+def test_a_server_that_fails_at_the_first_look_is_none_that_only_chats(server: Server, status: int) -> None:
+    choice = {"index": 0, "text": "a", "finish_reason": "stop", "stop_reason": None, "token_ids": [8], "logprobs": None}
+    vllm_routes(server, choice, {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4})
+    tokenized, failing = server.routes["/tokenize"], [1]
+    server.routes["/tokenize"] = lambda body: refuse(status, "oops") if failing else tokenized(body)
+    assert fails(options(server, max_retries=0), rf"failed \({status}\)").retryable
+    server.routes["/tokenize"] = lambda body: refuse(status, "oops") if failing and failing.pop() else tokenized(body)
+
+    async def work() -> frozenset[str]:
+        engine = OpenAIEngine(options(server))
+        await engine.start()
+        await engine.close()
+        return engine.capabilities
+
+    assert "extends" in asyncio.run(work())
+
+
+def test_a_server_that_says_what_it_cannot_do_only_chats(server: Server) -> None:
+    server.routes["/tokenize"] = lambda _: refuse(501, "not implemented")
+    server.routes["/v1/chat/completions"] = lambda _: reply(chat_answer())
+    assert run(options(server))[0].text == "4"
+
+
 def test_a_stalled_server(server: Server) -> None:
     released = threading.Event()
 

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def collect(
     task: Annotated[str, typer.Option(help="Task name.")],
-    model: Annotated[str, typer.Option(help="Hub name, folder, http://HOST/v1#NAME, or fake.")],
+    model: Annotated[str, typer.Option(help="embedded, hub name, folder, http://HOST/v1#NAME, or fake.")],
     n: Annotated[int, typer.Option(min=1, help="Samples a problem.")],
     out: Annotated[Path, typer.Option(help="Bank folder; another model or temperature joins what is there.")],
     data: Annotated[Path | None, typer.Option(help="Local JSONL or Parquet file with the task's rows.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ from ttc.core.errors import EngineError
 
 IMPORT_TIMEOUT_S = 120
 LEAST_FREE_GIB = 2
+_REINSTALL = "install the build that fits this machine: pip install 'ttc-toolkit[cpu]' or 'ttc-toolkit[gpu]'"
 
 
 def register(app: typer.Typer) -> None:
@@ -95,6 +97,9 @@ def _gpu() -> Check:
 
 
 def _vllm() -> Check:
+    if importlib.util.find_spec("vllm") is None:
+        hint = "endpoints and banks need none; for models on this machine: pip install 'ttc-toolkit[cpu]' or 'ttc-toolkit[gpu]'"
+        return Check("vllm", "warning", "not installed", hint)
     # In a process of its own: a broken vLLM may take the interpreter with it.
     try:
         done = subprocess.run(
@@ -102,11 +107,11 @@ def _vllm() -> Check:
             capture_output=True, text=True, timeout=IMPORT_TIMEOUT_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return Check("vllm", "failed", f"import did not end within {IMPORT_TIMEOUT_S} s", "run make setup")
+        return Check("vllm", "failed", f"import did not end within {IMPORT_TIMEOUT_S} s", _REINSTALL)
     if done.returncode == 0:
         return Check("vllm", "ok", done.stdout.strip().splitlines()[-1])
     last = (done.stderr.strip().splitlines() or ["import failed"])[-1]
-    hint = "run make setup, which installs the build that fits this machine"
+    hint = _REINSTALL
     if "torchvision" in done.stderr:
         hint = "torchvision does not match torch: pip uninstall torchvision torchaudio torchcodec (make setup does it)"
     return Check("vllm", "failed", last, hint)

@@ -27,7 +27,10 @@ def fit(
     sources: Annotated[list[Path], typer.Argument(help="Banks, or finished runs under the allocator uniform.")],
     out: Annotated[Path, typer.Option(help="Folder of the predictor.")],
     strategies: Annotated[
-        str | None, typer.Option(help="Names, separated by commas; else coverage and self-consistency of banks.")
+        str | None,
+        typer.Option(
+            help="Names, separated by commas; else coverage and self-consistency of banks, weighted-vote where they have scores."
+        ),
     ] = None,
     features: Annotated[
         str, typer.Option(help="What a prompt is known by: text, hidden (states recorded with a bank), or auto: both.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from ttc.core.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     from ttc.core.specs import SweepConfig
+    from ttc.run.plan import Cell
     from ttc.run.projection import Habits, Machine, Projection, Shape, Workload
 
 
@@ -43,7 +45,7 @@ def plan(
 ) -> None:
     """Estimate the tokens, hours, memory and price of a sweep, and say what was assumed."""
     from ttc.api import completed
-    from ttc.run.projection import CONCURRENCY, Machine, memory, of_config, planned_cells, problems_of
+    from ttc.run.projection import CONCURRENCY, Machine, of_config, planned_cells, problems_of
 
     flags = {"models": model and [model], "strategies": strategies, "budgets": budgets, "limit": limit}
     values = file_values(config, trusted=trust_config)
@@ -52,27 +54,12 @@ def plan(
     habits = None if from_run is None else _habits(from_run)
     work = of_config(spec, cells, habits)
     machine = None if hardware is None else Machine(*_hardware(hardware), gpus, concurrency or CONCURRENCY)
-    known = _shape(shape, from_run, spec) if machine is not None else None
+    known = _shape(shape, from_run, spec, cells) if machine is not None else None
     projection = _projection(work, machine, known, habits, throughput)
-    held = memory(work, known, machine) if machine is not None and known is not None else None
     lines = [
         ("cells", f"{len(cells)} on {problems_of(cells)} problems"),
-        ("completion tokens charged", f"at most {work.ceiling:,}, expected {work.charged:,}"),
-        ("completion tokens generated", f"expected {work.generated:,}"),
-        ("prompt tokens computed", f"expected {work.prefilled:,}"),
-        ("time", f"{_duration(projection.seconds)} at {projection.tokens_per_s:,.0f} completion tokens a second"),
+        *_lines(work, projection, machine, known),
     ]
-    if projection.prefill_s:
-        lines.append(("of it for prompts", _duration(projection.prefill_s)))
-    if machine is not None:
-        hours = projection.seconds / 3600 * gpus
-        lines.append(("accelerator hours", f"{hours:,.3f} of {machine.name}"))
-    if machine is not None and held is not None:
-        lines += [
-            ("weights", f"{held.weights / 1e9:,.3f} GB"),
-            ("KV cache", f"{held.cache / 1e9:,.3f} GB for {machine.concurrency} sequences of {work.longest:,} tokens;"
-                         f" {held.fits:,} fit beside the weights in {held.available / 1e9:,.1f} GB"),
-        ]  # fmt: skip
     if price_per_hour is not None:
         lines.append(("price", f"{projection.price(price_per_hour, gpus):,.2f} at {price_per_hour:g} an hour"))
     for name, value in lines:
@@ -80,6 +67,31 @@ def plan(
     typer.echo("assumed:")
     for said in projection.assumptions:
         typer.echo(f"- {said}")
+
+
+def _lines(
+    work: Workload, projection: Projection, machine: Machine | None, shape: Shape | None
+) -> Iterator[tuple[str, str]]:
+    """Yield what is expected as (name, value) texts."""
+    from ttc.run.projection import memory
+
+    yield "completion tokens charged", f"at most {work.ceiling:,}, expected {work.charged:,}"
+    yield "completion tokens generated", f"expected {work.generated:,}"
+    yield "prompt tokens computed", f"expected {work.prefilled:,}"
+    yield "time", f"{_duration(projection.seconds)} at {projection.tokens_per_s:,.0f} completion tokens a second"
+    if projection.prefill_s:
+        yield "of it for prompts", _duration(projection.prefill_s)
+    if machine is None:
+        return
+    yield "accelerator hours", f"{projection.seconds / 3600 * machine.gpus:,.3f} of {machine.name}"
+    if shape is not None:
+        held = memory(work, shape, machine)
+        yield "weights", f"{held.weights / 1e9:,.3f} GB"
+        yield (
+            "KV cache",
+            f"{held.cache / 1e9:,.3f} GB for {machine.concurrency} sequences of {work.longest:,} tokens;"
+            f" {held.fits:,} fit beside the weights in {held.available / 1e9:,.1f} GB",
+        )
 
 
 def _projection(
@@ -125,7 +137,7 @@ def _habits(path: Path) -> Habits:
     return habits_of(run.records.to_pylist(), run.cells.to_pylist())
 
 
-def _shape(path: Path | None, from_run: Path | None, spec: SweepConfig) -> Shape:
+def _shape(path: Path | None, from_run: Path | None, spec: SweepConfig, cells: Sequence[Cell]) -> Shape:
     """Return the model's shape: of a given folder or run, of the run that tells its habits, or of the model's own folder.
 
     Raises:
@@ -143,8 +155,18 @@ def _shape(path: Path | None, from_run: Path | None, spec: SweepConfig) -> Shape
         )
     name = names[0]
     run = path or from_run
-    if run is not None and (found := _shape_in_run(run)) is not None:
-        return found
+    recorded = {} if run is None else _shapes_in_run(run)
+    own = [recorded[cell.subject.model] for cell in cells if cell.subject.model in recorded]
+    if own:
+        return own[0]
+    if path is not None and recorded:  # given as the shape: of a single model, whatever it is called there
+        if len(recorded) > 1:
+            raise ConfigError(
+                f"{path} is a run of several models, and none is called {cells[0].subject.model}:"
+                f" {', '.join(recorded)}",
+                "give --shape with the folder of one model, or with a run of it alone",
+            )
+        return next(iter(recorded.values()))
     if path is None:
         path = Path(str(files("ttc.embedded") / "policy")) if name == EMBEDDED else Path(name).expanduser()
     if not (path / "config.json").is_file():
@@ -155,7 +177,8 @@ def _shape(path: Path | None, from_run: Path | None, spec: SweepConfig) -> Shape
     return shape_of(read_config(path), count_parameters(path))
 
 
-def _shape_in_run(path: Path) -> Shape | None:
+def _shapes_in_run(path: Path) -> dict[str, Shape]:
+    """Return the shapes of a run's models by their names; none where the folder is no run."""
     from ttc.api import RESULTS
     from ttc.metrics.compute import AttentionShape
     from ttc.run.projection import Shape
@@ -163,14 +186,15 @@ def _shape_in_run(path: Path) -> Shape | None:
 
     folder = next((p for p in (path, RESULTS / path) if (p / "manifest.json").is_file()), None)
     if folder is None:
-        return None
+        return {}
     shapes = RunDir.existing(folder).read_manifest().get("shapes") or {}
-    if len(shapes) != 1:
-        return None
-    (found,) = shapes.values()
     try:
-        parameters = int(found["parameters"])
-        return Shape(parameters, AttentionShape(*(int(found[key]) for key in
-                                                  ("layers", "query_heads", "kv_heads", "head_dim"))))  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder}/manifest.json does not hold a model's shape") from error
+        return {
+            str(name): Shape(
+                int(found["parameters"]),
+                AttentionShape(*(int(found[key]) for key in ("layers", "query_heads", "kv_heads", "head_dim"))),
+            )
+            for name, found in shapes.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder}/manifest.json does not hold its models' shapes") from error

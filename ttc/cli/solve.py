@@ -16,7 +16,7 @@ def solve(
     question: Annotated[str, typer.Argument(help="The question.")],
     strategy: Annotated[str, typer.Option(help="Registered name or file.py:Class.")] = "self-consistency",
     budget: Annotated[int, typer.Option(help="Completion tokens to spend at most.")] = 2048,
-    model: Annotated[str | None, typer.Option(help="Hub name, folder, http://HOST/v1#NAME, or fake.")] = None,
+    model: Annotated[str | None, typer.Option(help="embedded, hub name, folder, http://HOST/v1#NAME, or fake.")] = None,
     prm: Annotated[str | None, typer.Option(help="Process reward model.")] = None,
     temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.7,
     max_tokens: Annotated[int, typer.Option(help="Cap of one completion, in tokens.")] = 512,

@@ -27,7 +27,7 @@ TrustConfig = Annotated[
     bool,
     typer.Option(
         "--trust-config",
-        help="Let the YAML file run Python files, write a cache anywhere, be sent keys, log to trackers.",
+        help="Let the YAML file run code, write a cache anywhere, send your key to its servers, log to trackers.",
     ),
 ]
 
@@ -55,7 +55,9 @@ def sweep(
     data: Annotated[Path | None, typer.Option(help="Local JSONL or Parquet file with the task's rows.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of the task's data set.")] = None,
     field: Annotated[list[str] | None, typer.Option(help="Column of --data, as question=COLUMN.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Hub name, folder, http://HOST/v1#NAME, or fake.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="embedded, hub name, folder, http://HOST/v1#NAME, or fake.")
+    ] = None,
     prm: Annotated[
         str | None, typer.Option(help="Process reward model; logprob: the policy's own log-probabilities.")
     ] = None,

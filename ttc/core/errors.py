@@ -42,7 +42,7 @@ class DataError(TtcError):
 
 
 class FailedProblemsError(TtcError):
-    """The run finished, but more problems failed than `--max-errors` allows."""
+    """More problems failed than `--max-errors` allows, and the run stopped there."""
 
     exit_code = 4
 

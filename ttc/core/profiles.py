@@ -67,14 +67,14 @@ class ModelProfile:
     step_tokens: Length | None = None
     steps: Length | None = None
 
-    def step_sampling(self, sampling: Sampling, cap: int | None = None) -> Sampling:
-        """Return a copy that stops after one step. `cap` is the most tokens; None is the least of 256 and t_hat."""
-        return _stopping(sampling, self.step_stop, self.step_stop_token_ids, cap or self._step_cap())
+    def step_sampling(self, sampling: Sampling) -> Sampling:
+        """Return a copy that stops after one step, at the latest after the least of 256 and t_hat tokens."""
+        return _stopping(sampling, self.step_stop, self.step_stop_token_ids, self._step_cap())
 
-    def plan_sampling(self, sampling: Sampling, cap: int | None = None) -> Sampling:
+    def plan_sampling(self, sampling: Sampling) -> Sampling:
         """Return a copy that stops after the planning part of a step, at the latest after the step."""
         stop = (*self.plan_stop, *self.step_stop)
-        return _stopping(sampling, stop, self.step_stop_token_ids, cap or self._step_cap())
+        return _stopping(sampling, stop, self.step_stop_token_ids, self._step_cap())
 
     def is_end(self, completion: Completion) -> bool:
         """Say whether a completion ended by itself: neither cut nor stopped at a separator."""

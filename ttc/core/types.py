@@ -5,8 +5,9 @@ Units: every count is in tokens of the model that produced it; `wall_s` is secon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ttc.core.tree import Trace
@@ -153,6 +154,16 @@ class Completion:
     from_cache: bool = False
     member: int = 0
     """Which member of a joint engine drew it."""
+
+    def recording(self, logprobs: tuple[float, ...] | None, confidences: tuple[float, ...] | None) -> Completion:
+        """Return a copy with what an engine tells of each token, and what follows for the whole sample."""
+        return replace(
+            self,
+            logprob=None if logprobs is None else math.fsum(logprobs),
+            confidence=math.fsum(confidences) / len(confidences) if confidences else None,
+            token_logprobs=logprobs,
+            token_confidences=confidences,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from ttc.core.errors import StorageError
 from ttc.core.identity import canonical_json
 from ttc.core.protocols import Engine
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens, Usage
+from ttc.engines.together import together
 
 _TABLE = """CREATE TABLE IF NOT EXISTS completions (
     key BLOB PRIMARY KEY, tokens BLOB, text TEXT, finish TEXT, stop_reason TEXT, usage TEXT,
@@ -82,9 +83,7 @@ class CachedEngine:
 
     async def generate(self, requests: Sequence[GenRequest]) -> list[Completion]:
         """Return stored completions where they fit, and draw and store the others."""
-        if len(requests) == 1:
-            return [await self._one(requests[0])]
-        return list(await asyncio.gather(*(self._one(request) for request in requests)))
+        return await together([self._one(request) for request in requests])
 
     async def _one(self, request: GenRequest) -> Completion:
         key = self._key(request)
@@ -141,11 +140,7 @@ class CachedEngine:
             finish="length",
             stop_reason=None,
             usage=replace(c.usage, completion=limit),
-            logprob=sum(logprobs) if logprobs is not None else None,
-            confidence=sum(confidences) / limit if confidences is not None else None,
-            token_logprobs=logprobs,
-            token_confidences=confidences,
-        )
+        ).recording(logprobs, confidences)
 
     def _store(self, key: bytes, request: GenRequest, c: Completion) -> None:
         usage = canonical_json([c.usage.prompt, c.usage.cached, c.usage.completion])

@@ -76,11 +76,16 @@ def failure(
             "lower the concurrency, or try later",
             _retry_after_s(error),
         )
-    if isinstance(status, int) and (status >= 500 or status in (408, 409)):
+    if isinstance(status, int) and not_now(status):
         return NotNowError(f"{host} failed ({status}): {said}", "look at the server's log", _retry_after_s(error))
     if isinstance(status, int):
         return EngineError(f"{host} refused the request ({status}): {said}")
     return EngineError(f"{host} answered with something else than JSON: {said}", retryable=True)
+
+
+def not_now(status: int) -> bool:
+    """Say whether a server that answers so may do it later."""
+    return status in (408, 409, 429) or (status >= 500 and status != 501)
 
 
 def _completion(
@@ -106,11 +111,7 @@ def _completion(
         finish=finish,
         usage=_usage(answer, request),
         stop_reason=stop,
-        logprob=None if values is None else math.fsum(values),
-        confidence=math.fsum(confidences) / len(confidences) if confidences else None,
-        token_logprobs=values,
-        token_confidences=confidences,
-    )
+    ).recording(values, confidences)
 
 
 def _usage(answer: Any, request: GenRequest) -> Usage:

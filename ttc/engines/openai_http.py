@@ -21,7 +21,7 @@ from ttc.core.identity import identity
 from ttc.core.protocols import Capability
 from ttc.core.secrets import secrets_of, without_secrets
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens, Usage
-from ttc.engines.openai_answers import GENERATED, chatted, completed, failure
+from ttc.engines.openai_answers import GENERATED, chatted, completed, failure, not_now
 from ttc.engines.together import together
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ _NO_KEY = "none"
 _DECODED = 4096
 _CHATS: frozenset[Capability] = frozenset({"live", "temperature"})
 """What every server can do."""
-_NOT_NOW = (408, 429, 502, 503, 504)
-"""What a server says that may do it later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +207,7 @@ class OpenAIEngine:
                 model=self._options.model, prompt=ids, max_tokens=1, extra_body={"return_token_ids": True}
             )
         except APIStatusError as error:
-            if error.status_code in _NOT_NOW:
+            if not_now(error.status_code):
                 raise self._told(error) from None
             return False  # not vLLM, or not one that does this
         except (OpenAIError, ValueError) as error:

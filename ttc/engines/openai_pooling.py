@@ -57,6 +57,11 @@ class PoolingServer:
         """Return what servers of one pool must agree on: how the model is asked."""
         return (self.format,)
 
+    @property
+    def version(self) -> str:
+        """Return the server's build, where it tells."""
+        return self._server.version
+
     async def healthy(self) -> bool:
         """Say whether the server answers a health check."""
         return await self._server.healthy()

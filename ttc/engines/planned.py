@@ -10,6 +10,7 @@ from ttc.core.identity import identity
 from ttc.core.protocols import Capability
 from ttc.core.specs import ModelSpec
 from ttc.core.types import Completion, GenRequest, Message, Problem, Prompt, Steps, StepScores, Tokens
+from ttc.engines.fingerprint import model_label
 
 
 class PlannedEngine:
@@ -20,7 +21,7 @@ class PlannedEngine:
     parameters: int | None = None
 
     def __init__(self, spec: ModelSpec) -> None:
-        self.label = spec.label or Path(spec.path.rpartition("#")[2]).name
+        self.label = spec.label or model_label(spec.path.rpartition("#")[2])
         self.fingerprint = identity(["planned", spec.path, sorted(spec.options.items())])
         self.context_tokens = spec.max_model_len
 

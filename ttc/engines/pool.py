@@ -35,6 +35,10 @@ class Endpoint(Protocol):
     def offer(self) -> tuple[Any, ...]:
         """Return what all servers of a pool must agree on; known once it has started."""
 
+    @property
+    def version(self) -> str:
+        """Return its build, empty where it does not tell; known once it has started."""
+
     async def start(self) -> None:
         """Reach it. Raises EngineError, `retryable` where it may be there later."""
 
@@ -136,6 +140,8 @@ class Pool(Generic[E]):
         self._watchers: list[asyncio.Task[None]] = []
         self._back = asyncio.Event()
         """Set when a server is taken back."""
+        self._builds: set[str] = set()
+        """Those that have taken requests since the start."""
 
     @property
     def up(self) -> list[E]:
@@ -148,6 +154,7 @@ class Pool(Generic[E]):
         Raises:
             EngineError: none can be reached, one refuses, or two offer different things.
         """
+        self._builds = set()
         self._back = asyncio.Event()  # an event belongs to the loop that first waits for it, and a pool may start again
         for member in self.members:
             member.doubted = asyncio.Event()
@@ -157,6 +164,7 @@ class Pool(Generic[E]):
         except BaseException:  # a start that did not end well leaves nothing open; raised again
             await self.close()
             raise
+        self._compare_builds()
         self._watchers = [asyncio.create_task(self._watch(member)) for member in self.members]
 
     def _take(self, found: Sequence[BaseException | None]) -> None:
@@ -246,12 +254,13 @@ class Pool(Generic[E]):
         while True:
             up = [member for member in self.members if member.up]
             if not up:
-                await self._wait_for_one()
+                if not await self._comes_back(self.options.patience_s):
+                    raise self._nobody()
                 continue
             ready = [member for member in up if member.rests_until <= loop.time()]
             if ready:
                 return self._preferred(key, [member for member in ready if member not in tried] or ready)
-            await asyncio.sleep(min(member.rests_until for member in up) - loop.time())
+            await self._comes_back(min(member.rests_until for member in up) - loop.time())
 
     def _preferred(self, key: str, members: Sequence[_Member[E]]) -> _Member[E]:
         # Rendezvous hashing: when a server goes or comes, only the problems that prefer it change places.
@@ -295,13 +304,13 @@ class Pool(Generic[E]):
             member.up = False
             member.doubted.set()
 
-    async def _wait_for_one(self) -> None:
+    async def _comes_back(self, within_s: float) -> bool:
+        """Wait for a server to be taken back; says whether one was in time."""
         self._back.clear()
-        try:
-            async with asyncio.timeout(self.options.patience_s):
-                await self._back.wait()
-        except TimeoutError:
-            raise self._nobody() from None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                return await self._back.wait()
+        return False
 
     def _nobody(self) -> EngineError:
         return EngineError(
@@ -356,7 +365,17 @@ class Pool(Generic[E]):
         member.up, member.lost = True, False
         member.failures = member.misses = 0
         member.rests_until = 0.0
+        self._compare_builds()
         self._back.set()
+
+    def _compare_builds(self) -> None:
+        builds = self._builds | {endpoint.version for endpoint in self.up}
+        if len(builds) > max(1, len(self._builds)):
+            self.warnings.append(
+                f"{self.label}: the {self.noun}s are different builds ({', '.join(sorted(builds))}):"
+                " equal seeds may give other answers"
+            )
+        self._builds = builds
 
     def _check_offer(self, member: _Member[E]) -> None:
         for other in self.members:

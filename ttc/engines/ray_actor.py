@@ -103,7 +103,7 @@ class Worker:
         except RayActorError:
             self._end(actor)
         except Exception as error:  # noqa: BLE001 - whatever keeps a batch from arriving: somebody waits for each call
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            cause = _last_line(error)
             for call in calls:
                 self._settle(Reply(call.number, error=EngineError(f"{self.label} cannot be asked: {cause}")))
 
@@ -118,7 +118,7 @@ class Worker:
             if actor is not None:
                 _kill(actor)
             late = isinstance(error, TimeoutError)
-            cause = f"no machine took it within {PLACED_S:g} s" if late else str(error).strip().splitlines()[-1]
+            cause = f"no machine took it within {PLACED_S:g} s" if late else _last_line(error)
             raise EngineError(
                 f"{self.label} cannot start: {cause}", "ray status shows what the cluster offers", retryable=True
             ) from error
@@ -161,6 +161,10 @@ class Worker:
         for answer in waiting.values():
             if not answer.done():
                 answer.set_exception(self._gone())
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _kill(actor: Any) -> None:

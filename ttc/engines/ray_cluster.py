@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -74,13 +75,26 @@ def join_cluster(options: RayOptions) -> None:
             except Exception as error:  # noqa: BLE001 - a start that takes too long is a bare Exception
                 failure = error
                 ray.shutdown()
-                _kill_all(set(psutil.Process().children()) - others)  # Ray leaves what it had started
+                _kill_all(_of_ray(set(psutil.Process().children()) - others))  # Ray leaves what it had started
     finally:
         if in_main and before is not None:
             signal.signal(signal.SIGTERM, before)  # Ray puts its own in its place
     where = "start Ray here" if address is None else f"join the Ray cluster at {address}"
     cause = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
     raise EngineError(f"cannot {where}: {cause}", "ray start --head starts one; HOST:6379 is its address") from failure
+
+
+def _of_ray(processes: Collection[psutil.Process]) -> list[psutil.Process]:
+    """Return those that run something of Ray's: other threads start processes too."""
+    import ray
+
+    folder = str(Path(ray.__file__).parent) + os.sep
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            if any(folder in word for word in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def _kill_all(processes: Collection[psutil.Process]) -> None:

@@ -42,6 +42,9 @@ class TextAlone(Protocol):
 class _Held:
     """One model on one worker: implements `ttc.engines.pool.Endpoint`."""
 
+    version = ""
+    """Part of the fingerprint, which is compared at each start."""
+
     def __init__(self, worker: Worker, name: str, asked: Load, fingerprint: str) -> None:
         self.host, self.fingerprint = worker.label, fingerprint
         self.context_tokens: int | None = None

@@ -11,7 +11,7 @@ from ttc.core.protocols import Capability
 from ttc.core.types import Completion, GenRequest, Message, Prompt, Tokens
 from ttc.engines.openai_http import OpenAIEngine
 from ttc.engines.openai_pooling import PoolingServer
-from ttc.engines.pool import EndpointStatistics, Pool, PoolOptions, drawn, scored
+from ttc.engines.pool import Pool, PoolOptions, drawn, scored
 from ttc.engines.rewards import RewardFormat, Scored
 from ttc.engines.together import together
 
@@ -35,11 +35,6 @@ class PoolEngine:
         """Return what a user should know of the servers so far."""
         return self._pool.warnings
 
-    @property
-    def statistics(self) -> list[EndpointStatistics]:
-        """Return what each server did."""
-        return [member.statistics for member in self._pool.members]
-
     def endpoints(self) -> list[dict[str, Any]]:
         """Return the servers and what each did, for the record."""
         builds = [member.endpoint.version for member in self._pool.members]
@@ -52,10 +47,6 @@ class PoolEngine:
         self.capabilities, self.context_tokens = first.capabilities, first.context_tokens
         builds = sorted({server.version for server in (first, *others)})
         self.fingerprint = f"servers:{self._identity}+{identity(builds)}"
-        if len(builds) > 1:
-            self.warnings.append(
-                f"{self.label}: the servers are different builds ({', '.join(builds)}): equal seeds may give other answers"
-            )
 
     def render(self, messages: Sequence[Message], flags: Mapping[str, bool | int | str] | None = None) -> Prompt:
         """Apply the chat template as any of the servers does."""

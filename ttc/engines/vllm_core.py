@@ -10,7 +10,7 @@ import gc
 import itertools
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -79,9 +79,7 @@ class VLLMCore:
         """Return how many requests are waiting or running."""
         return 0 if self._loaded is None else int(self._loaded.engine.get_num_unfinished_requests())
 
-    async def start(
-        self, work: Work, arguments: Callable[[bool], dict[str, Any]], stat_loggers: Sequence[Callable[..., Any]] = ()
-    ) -> Loaded:
+    async def start(self, work: Work, arguments: Callable[[bool], dict[str, Any]]) -> Loaded:
         """Load a model. `arguments` gives those of `AsyncEngineArgs` once vLLM is imported, told whether on a CPU.
 
         Raises EngineError with its cause, and for a model that is not meant for this work.
@@ -91,9 +89,7 @@ class VLLMCore:
         # The processes end with the thread that started them, so it lives until `close`.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vllm-start")
         try:
-            await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._launch, self._processes, arguments, stat_loggers
-            )
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._launch, self._processes, arguments)
             loaded = self.alive()
             await self._check_work(loaded, work)
         except BaseException:  # cancelled as well: a start that did not end well leaves no process; raised again
@@ -183,17 +179,12 @@ class VLLMCore:
         del loaded
         gc.collect()  # the client is part of a cycle; finalised at exit, it would complain that vLLM is gone
 
-    def _launch(
-        self,
-        processes: CoreProcesses,
-        arguments: Callable[[bool], dict[str, Any]],
-        stat_loggers: Sequence[Callable[..., Any]],
-    ) -> None:
+    def _launch(self, processes: CoreProcesses, arguments: Callable[[bool], dict[str, Any]]) -> None:
         try:
             with processes.launching():
                 set_environment()
                 _import_vllm()
-                self._loaded = _build(arguments, stat_loggers)
+                self._loaded = _build(arguments)
                 if processes.capture:
                     # What vLLM's client logs as an error, it raises as well.
                     logging.getLogger("vllm").setLevel(logging.CRITICAL)
@@ -226,7 +217,7 @@ def _import_vllm() -> None:
     import vllm.v1.engine.async_llm  # noqa: F401
 
 
-def _build(arguments: Callable[[bool], dict[str, Any]], stat_loggers: Sequence[Callable[..., Any]]) -> Loaded:
+def _build(arguments: Callable[[bool], dict[str, Any]]) -> Loaded:
     from vllm import AsyncEngineArgs
     from vllm.exceptions import VLLMClientError
     from vllm.platforms import current_platform
@@ -234,9 +225,8 @@ def _build(arguments: Callable[[bool], dict[str, Any]], stat_loggers: Sequence[C
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
     cpu = current_platform.is_cpu()
-    # vLLM's own counters would be exported to Prometheus at every step; ours are a few comparisons.
-    config = AsyncEngineArgs(**arguments(cpu), disable_log_stats=True)
-    engine = AsyncLLM.from_engine_args(config, stat_loggers=list(stat_loggers))
+    # vLLM's own counters would be exported to Prometheus at every step.
+    engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments(cpu), disable_log_stats=True))
     return Loaded(
         engine=engine,
         dead=EngineDeadError,

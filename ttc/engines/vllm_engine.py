@@ -21,6 +21,7 @@ from ttc.engines.fingerprint import (
     read_config,
     weights_sha256,
 )
+from ttc.engines.together import together
 from ttc.engines.vllm_core import Loaded, VLLMCore, one_line
 from ttc.engines.vllm_profile import (
     VLLMOptions,
@@ -29,17 +30,6 @@ from ttc.engines.vllm_profile import (
     restored_environment,
     set_environment,
 )
-
-
-@dataclass(slots=True)
-class EngineStatistics:
-    """Peaks and totals since the engine started, as its scheduler reports them."""
-
-    running_peak: int = 0
-    waiting_peak: int = 0
-    kv_cache_usage_peak: float = 0.0
-    """Share of the KV cache, in [0, 1]."""
-    preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +59,6 @@ class VLLMEngine:
         self.immediate = False
         self.context_tokens: int | None = options.max_model_len
         self.parameters: int | None = None
-        self.statistics = EngineStatistics()
         self.warnings: list[str] = []
         """What a user should know about the requests so far; each is said once."""
         self._folder = ""
@@ -121,7 +110,7 @@ class VLLMEngine:
     async def start(self) -> None:
         """Load the model. Raises EngineError with its cause."""
         await asyncio.to_thread(self.prepare)
-        loaded = await self._core.start("generate", self._arguments, [self._statistics_logger])
+        loaded = await self._core.start("generate", self._arguments)
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -158,14 +147,7 @@ class VLLMEngine:
         settings vLLM refuses, and for a dead engine: at once, then and at every later call.
         """
         ready = [(request, self._params(request)) for request in requests]
-        if len(ready) == 1:
-            return [await self._draw(*ready[0])]
-        draws = [asyncio.ensure_future(self._draw(request, params)) for request, params in ready]
-        try:
-            return await asyncio.gather(*draws)
-        finally:
-            for draw in draws:
-                draw.cancel()
+        return await together([self._draw(request, params) for request, params in ready])
 
     async def close(self) -> None:
         """Stop every process this engine started. Doing it twice is no error."""
@@ -174,9 +156,6 @@ class VLLMEngine:
 
     def _arguments(self, cpu: bool) -> dict[str, Any]:
         return engine_arguments(self._options, self._folder, self._config, cpu=cpu)
-
-    def _statistics_logger(self, *_: object) -> _StatisticsLogger:
-        return _StatisticsLogger(self.statistics)
 
     def _tokenizer(self) -> Any:
         return self._alive().tokenizer if self._text is None else self._text
@@ -258,11 +237,7 @@ class VLLMEngine:
             finish=finish,
             usage=Usage(prompt=len(output.prompt_token_ids) - cached, cached=cached, completion=len(tokens)),
             stop_reason=stop,
-            logprob=None if logprobs is None else math.fsum(logprobs),
-            confidence=math.fsum(confidences) / len(confidences) if confidences else None,
-            token_logprobs=logprobs,
-            token_confidences=confidences,
-        )
+        ).recording(logprobs, confidences)
 
 
 def load_tokenizer(folder: str, label: str) -> Any:
@@ -298,29 +273,6 @@ def render_chat(
             "some templates take no system message",
         ) from error
     return Prompt(tuple(messages), tuple(ids))
-
-
-class _StatisticsLogger:
-    """vLLM's stat-logger interface, by shape."""
-
-    def __init__(self, statistics: EngineStatistics) -> None:
-        self._statistics = statistics
-
-    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: object, **__: object) -> None:
-        """Take one step's numbers."""
-        kept = self._statistics
-        if scheduler_stats is not None:
-            kept.running_peak = max(kept.running_peak, scheduler_stats.num_running_reqs)
-            kept.waiting_peak = max(kept.waiting_peak, scheduler_stats.num_waiting_reqs)
-            kept.kv_cache_usage_peak = max(kept.kv_cache_usage_peak, scheduler_stats.kv_cache_usage)
-        if iteration_stats is not None:
-            kept.preemptions += iteration_stats.num_preempted_reqs
-
-    def log_engine_initialized(self) -> None:
-        """Say nothing."""
-
-    def log(self) -> None:
-        """Say nothing."""
 
 
 def _logprobs(recorded: Any, top: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:

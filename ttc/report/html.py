@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -108,7 +108,7 @@ def provenance(manifest: Mapping[str, Any], environment: Mapping[str, Any], tabl
         "Weights (SHA-256)": _several((manifest.get("weights") or {}).values()),
         "Reward model": manifest.get("reward"),
         "Predictor": _predictor(manifest.get("predictor")),
-        "Sampling": _several(_pairs(value) for value in (manifest.get("sampling") or {}).values()),
+        "Sampling": _several(_pairs(value) for value in _samplings(manifest.get("sampling") or {})),
         "Prices": _pairs(manifest.get("price") or {}),
         "Problems": _pairs(manifest.get("n_problems") or {}),
         "Limit": manifest.get("limit"),
@@ -131,6 +131,13 @@ def _predictor(said: Any) -> str | None:
     if not isinstance(said, Mapping):
         return None
     return ", ".join(str(said[key]) for key in ("label", "fingerprint") if said.get(key)) or None
+
+
+def _samplings(said: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield how each task's models were sampled; manifests once said it of all models of a task."""
+    for models in said.values():
+        several = isinstance(models, Mapping) and all(isinstance(value, Mapping) for value in models.values())
+        yield from models.values() if several else [models]
 
 
 def _source_text(source: Any) -> str:

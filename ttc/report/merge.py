@@ -78,11 +78,18 @@ def groups_of(loaded: Loaded) -> list[Group]:
     for (task, model), cells in members.items():
         problems = frozenset[str]().union(*(ids.get(cell["cell"], set()) for cell in cells))
         manifest = loaded.manifest
-        settings = {**_part(manifest, "sampling", task), "price": manifest.get("price") or {},
+        settings = {**_sampling(manifest, task, model), "price": manifest.get("price") or {},
                     "min_call_tokens": manifest.get("min_call_tokens")}  # fmt: skip
         alike = _measured(manifest, task, model, problems)
         found.append(Group(loaded.name, task, model, alike, problems, tuple(cells), settings, loaded.tables))
     return found
+
+
+def _sampling(manifest: Mapping[str, Any], task: str, model: str) -> dict[str, Any]:
+    """Return how a model was sampled; manifests once said it of all models of a task."""
+    every = _part(manifest, "sampling", task)
+    own = every.get(model)
+    return dict(own) if isinstance(own, Mapping) else every
 
 
 def _part(manifest: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:

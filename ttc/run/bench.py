@@ -36,7 +36,7 @@ from ttc.store.bank import Bank, read_bank
 
 MIN_CALL_SHARE = 0.25
 MIN_CALL_MOST = 64
-"""The smallest call worth starting is a quarter of a mean sample, 64 tokens at most (architecture, section 2)."""
+"""The smallest call worth starting is a quarter of a mean sample, 64 tokens at most (architecture, "Tokens are the one currency")."""
 GRADE_WORKERS = 2
 
 

@@ -118,7 +118,7 @@ class World:
 
 @dataclass(slots=True)
 class MeteredContext:
-    """Implements `ttc.core.protocols.Context` (architecture, section 2)."""
+    """Implements `ttc.core.protocols.Context` (architecture, "Tokens are the one currency")."""
 
     world: World
     problem: Problem
@@ -225,7 +225,10 @@ class MeteredContext:
         ]
         whole = [completions[i] for i in ended]
         if prefix.generated:  # together: a tokenizer may spell the start of a text otherwise than its middle
-            whole = [replace(c, text=world.engine.decode(prefix.generated + c.tokens)) for c in whole]
+            whole = [
+                replace(c, text=world.engine.decode(prefix.generated + c.tokens)) if c.finish == "stop" else c
+                for c in whole  # nobody reads what was cut
+            ]
         read = await world.reader.read(self.problem.id, whole)
         for i, with_answer in zip(ended, read, strict=True):
             completions[i] = replace(completions[i], answer=with_answer.answer)
@@ -355,8 +358,9 @@ class MeteredContext:
             raise ConfigError("this run has no reward model", "give --prm, or a strategy that needs no scores")
         if not responses:
             return []
-        cost = math.ceil(self.world.prices.reward * reward.count_tokens(self.problem, responses) - 1e-9)
-        reserved = 0
+        price, cost, reserved = self.world.prices.reward, 0, 0
+        if price:
+            cost = math.ceil(price * reward.count_tokens(self.problem, responses) - 1e-9)
         if cost:
             held = await self.ledger.reserve(cost, cost)
             if held is None:

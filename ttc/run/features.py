@@ -6,8 +6,7 @@ The vectors are computed by an engine of their own, which is stopped before the 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ttc.core.protocols import Embedder
 from ttc.core.specs import ModelSpec
 from ttc.core.types import Example
 from ttc.engines.opening import open_embedder
+from ttc.engines.together import together
 from ttc.run.bench import Bench
 from ttc.store.features import Feature, Vector, load_features, write_features
 
@@ -73,32 +73,55 @@ async def hidden_vectors(
     config = config or f"{bench.subject.task} {bench.subject.model}"
     embedder = open_embedder(spec)
     sources = {e.id: _source(embedder, bench, e) for e in bench.examples}
-    stored = load_features(folder)
-    # Under any configuration: those that differ in temperature alone have the same hidden states.
-    known = {(row.problem_id, row.source): replace(row, config=config) for row in stored}
-    found = {pid: known[pid, source] for pid, source in sources.items() if (pid, source) in known}
+    found, settled = _stored(folder, config, sources)
+
+    def keep(rows: Sequence[Feature]) -> int:
+        """Write down what was computed; returns how many problems have a vector now."""
+        found.update({row.problem_id: replace(row, config=config, source=sources[row.problem_id]) for row in rows})
+        if found:
+            write_features(folder, config, found.values())
+        return len(found)
+
     missing = [example for example in bench.examples if example.id not in found]
     if missing:
         note(f"starting {embedder.label} to read {len(missing):,} prompts")
-        refused: list[EngineError] = []
-        try:
-            await embedder.start()
-            for chunk in _chunks(missing):
-                for row in await _read(embedder, bench, chunk, refused):
-                    found[row.problem_id] = replace(row, config=config, source=sources[row.problem_id])
-                if not found:
-                    raise refused[0]
-                write_features(folder, config, found.values())
-        finally:
-            await embedder.close()
-        for error in refused:
+        for error in await _compute(embedder, bench, missing, keep):
             note(f"no hidden state: {error.message}")
-    elif sum(row.config == config and row.source == sources.get(row.problem_id) for row in stored) < len(found):
-        write_features(folder, config, found.values())
+    elif not settled:
+        keep(())
     tokens = sum(row.prompt_tokens or 0 for row in found.values())
     width = len(next(iter(found.values())).vector)
     note(f"hidden states of {len(found):,} prompts: {width:,} numbers each, {tokens:,} prompt tokens")
     return {pid: row.vector for pid, row in found.items()}, tokens
+
+
+def _stored(folder: Path, config: str, sources: Mapping[str, str]) -> tuple[dict[str, Feature], bool]:
+    """Return the vectors that are there already, by problem, and whether all of them stand under this configuration."""
+    stored = load_features(folder)
+    # Under any configuration: those that differ in temperature alone have the same hidden states.
+    known = {(row.problem_id, row.source): replace(row, config=config) for row in stored}
+    found = {pid: known[pid, source] for pid, source in sources.items() if (pid, source) in known}
+    own = sum(row.config == config and row.source == sources.get(row.problem_id) for row in stored)
+    return found, own >= len(found)
+
+
+async def _compute(
+    embedder: Embedder, bench: Bench, missing: Sequence[Example], keep: Callable[[Sequence[Feature]], int]
+) -> list[EngineError]:
+    """Have the model read prompts, chunk by chunk; returns what it said of those that it refused.
+
+    Raises:
+        EngineError: it cannot be started, died, or refused every prompt.
+    """
+    refused: list[EngineError] = []
+    try:
+        await embedder.start()
+        for chunk in _chunks(missing):
+            if not keep(await _read(embedder, bench, chunk, refused)):
+                raise refused[0]
+    finally:
+        await embedder.close()
+    return refused
 
 
 def _source(embedder: Embedder, bench: Bench, example: Example) -> str:
@@ -128,9 +151,4 @@ async def _read(
             return None
         return Feature(example.id, "", vector, tokens)
 
-    calls = [asyncio.ensure_future(one(example)) for example in examples]
-    try:
-        return [row for row in await asyncio.gather(*calls) if row is not None]
-    finally:
-        for call in calls:
-            call.cancel()
+    return [row for row in await together([one(example) for example in examples]) if row is not None]

@@ -13,6 +13,7 @@ from ttc.core.errors import ConfigError, DataError
 from ttc.core.protocols import HasModelConfig, HasWeights
 from ttc.core.secrets import without_secrets
 from ttc.core.specs import SweepConfig
+from ttc.run.choices import Subject
 from ttc.run.shards import Shard
 from ttc.run.sweep import Plan
 from ttc.store.env import capture_environment, now
@@ -49,8 +50,7 @@ def begin(run: RunDir, plan: Plan, command: str, shard: Shard | None) -> None:
             "min_call_tokens": plan.cells[0].min_call_tokens,
             "price": dict(config.price),
             "price_per_mtok": config.price_per_mtok,
-            "sampling": {s.task: {"temperature": s.sampling.temperature, "top_p": s.sampling.top_p,
-                                  "max_tokens": s.sampling.max_tokens} for s in subjects},
+            "sampling": _sampling(subjects),
             "sources": {bench.subject.task: dict(bench.source) for bench in plan.benches},
             "models": {s.model: s.engine_fingerprint for s in subjects},
             "weights": {
@@ -66,6 +66,16 @@ def begin(run: RunDir, plan: Plan, command: str, shard: Shard | None) -> None:
     )  # fmt: skip
 
 
+def _sampling(subjects: Sequence[Subject]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return how each task's models were sampled."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for subject in subjects:
+        s = subject.sampling
+        told = {"temperature": s.temperature, "top_p": s.top_p, "max_tokens": s.max_tokens}
+        found.setdefault(subject.task, {})[subject.model] = told
+    return found
+
+
 def _resume(run: RunDir, manifest: dict[str, Any], shard: Shard | None) -> None:
     """Note a restart; a shard's first start beside others is none."""
     if shard is not None and manifest.get("shards") not in (None, shard.count):
@@ -74,11 +84,12 @@ def _resume(run: RunDir, manifest: dict[str, Any], shard: Shard | None) -> None:
             "run its shards, or the same command without --shard, which runs whatever is left",
         )
     events = run.replay(without=("candidates", "trace")).events
+    held = _in_flight(events)
     if shard is not None:
         manifest["shards"] = shard.count
-        events = [event for event in events if event.get("shard") == str(shard)]
-    if events or shard is None:
-        restart = {"at": now(), "reserved_tokens": _in_flight(events)}
+        held = {part: tokens for part, tokens in held.items() if part == str(shard)}
+    if held or shard is None:
+        restart = {"at": now(), "reserved_tokens": sum(held.values())}
         manifest["restarts"] = [*manifest.get("restarts", []), restart]
     run.write_json("manifest.json", manifest)
 
@@ -130,18 +141,26 @@ def _bins(quality: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _in_flight(events: Sequence[Mapping[str, Any]]) -> int:
-    """Return the tokens that were reserved when the last process ended, as far as it had noted them."""
+def _in_flight(events: Sequence[Mapping[str, Any]]) -> dict[str | None, int]:
+    """Return the tokens that each shard, or None, had reserved when its process ended, as far as it had noted them.
+
+    A process of the whole run that started later has told of all of them.
+    """
     held: dict[str | None, dict[str, int]] = {}
+    started: dict[str | None, str] = {}
     for event in events:
         own = held.setdefault(event.get("shard"), {})
         if event.get("kind") == "start":
+            started[event.get("shard")] = event.get("at", "")
             own.clear()
         elif event.get("kind") == "in_flight":
             own[event["cell"]] = event["reserved_tokens"]
         elif event.get("kind") == "cell_end":
             own.pop(event["cell"], None)
-    return sum(sum(own.values()) for own in held.values())
+    whole = started.get(None, "")
+    return {
+        part: sum(own.values()) if part is None or started.get(part, "") >= whole else 0 for part, own in held.items()
+    }
 
 
 def portable(config: SweepConfig) -> dict[str, Any]:

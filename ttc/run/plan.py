@@ -20,7 +20,7 @@ DEFAULT_MAX_TOKENS = 512
 CHARACTERS_A_TOKEN = 4
 """English text in today's tokenizers, roughly; for estimates only."""
 DEFAULT_MIN_CALL_TOKENS = 16
-"""Smallest call worth starting where no sample's length is known (architecture, section 2)."""
+"""Smallest call worth starting where no sample's length is known (architecture, "Tokens are the one currency")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ def _told_by(allocator: Choice, solver: Choice, subject: Subject, tell: Teller) 
     """Return what an allocator is told by, and refuse what it cannot be told.
 
     Raises:
-        ConfigError: an oracle without a bank, or whole calls of a strategy that grows prefixes.
+        ConfigError: an oracle without a bank, or whole calls or a pilot of a strategy that grows prefixes.
     """
     if "bank" in needs(allocator.instance) and "live" in subject.capabilities:
         raise ConfigError(
@@ -214,6 +214,11 @@ def _told_by(allocator: Choice, solver: Choice, subject: Subject, tell: Teller) 
         raise ConfigError(
             f"{allocator.name} hands out whole answers one by one, and {solver.name} does not draw such",
             "use knapsack, which grants tokens, or a strategy such as self-consistency",
+        )
+    if grows and joins(allocator.instance) is None and getattr(allocator.instance, "pilot", 0) > 0:
+        raise ConfigError(
+            f"the pilot of {allocator.name} is whole answers, and {solver.name} does not draw such",
+            "leave the pilot out, or use a strategy such as self-consistency",
         )
     return tell(allocator, solver, subject)
 

@@ -90,7 +90,7 @@ async def run_sweep(plan: Plan, run: RunDir, observer: Observer, shard: Shard | 
         write_table(to_table("problems", _described(plan)), run.table("problems"))
     with JournalWriter(run.journal, run.shard or "main") as journal:
         sweep.journal = journal
-        sweep.tell({"kind": "start"})
+        sweep.tell({"kind": "start", "at": now()})
         for cell in plan.cells:
             if cell.id not in sweep.begun:
                 sweep.tell(cell.describe())
@@ -222,7 +222,7 @@ class _Sweep:
         # cut short would have to be drawn again.
         cells = sorted(self.of(bench), key=lambda cell: -cell.budget)
         if self.config.overlap:
-            await _together([self.run_cell(cell, bench, engine, judge, problems, forecasts) for cell in cells])
+            await _all_ended([self.run_cell(cell, bench, engine, judge, problems, forecasts) for cell in cells])
         else:
             for cell in cells:
                 await self.run_cell(cell, bench, engine, judge, problems, forecasts)
@@ -308,7 +308,7 @@ class _Sweep:
 
         noting = asyncio.create_task(self._note_in_flight(cell, totals if attempts else ()))
         try:
-            await _together([one(attempt) for attempt in attempts])
+            await _all_ended([one(attempt) for attempt in attempts])
         finally:
             noting.cancel()
         return hits
@@ -345,8 +345,8 @@ def _check_offer(cell: Cell, engine: Engine) -> None:
         raise lacking(cell.strategy, cell.subject, missing)
 
 
-async def _together(coroutines: Sequence[Any]) -> None:
-    """Run all at once; the first failure cancels the others and is raised alone."""
+async def _all_ended(coroutines: Sequence[Any]) -> None:
+    """Run all at once; the first failure cancels the others and is raised alone, once they have ended too."""
     tasks = [asyncio.create_task(c) for c in coroutines]
     if not tasks:
         return

@@ -1,7 +1,7 @@
 """The sample bank: recorded samples, one row per (problem, configuration, sample).
 
 On disk a bank is a folder: `bank.parquet` with the rows and `bank.json` with its name. The interchange form
-is JSON lines with the same fields (architecture, section 5).
+is JSON lines with the same fields.
 """
 
 from __future__ import annotations

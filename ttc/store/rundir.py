@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,8 @@ from ttc.store.journal import Replay, read_journal
 
 SHARED_PATIENCE_S = 300.0
 """How long a shard waits for another one that is writing the report."""
+_WHOLE = "whole"
+"""Stands in a run's lock while one process runs all of it; whoever runs a shard takes it away."""
 _DAMAGED = "restore it, or delete it and run the same command again: the journal keeps what is finished"
 
 
@@ -84,10 +87,17 @@ class RunDir:
                     f"{path} is a symbolic link: a run folder holds its own files", "copy what it leads to"
                 )
 
-    def open_for_writing(self, spec: dict[str, Any], spec_id: str, shard: str | None = None) -> None:
+    def open_for_writing(
+        self,
+        spec: dict[str, Any],
+        spec_id: str,
+        shard: str | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Create or resume the run: lock it, and check that it was asked for the same thing.
 
-        With `shard`, others may hold shards of other names at the same time, and nobody the whole.
+        With `shard`, others may hold shards of other names at the same time, and nobody the whole; `note` is told where
+        that one must wait for another's report.
 
         Raises:
             StorageError: the folder cannot be written, or another process runs in it.
@@ -101,16 +111,17 @@ class RunDir:
         except OSError as error:
             raise cannot_write(self.path, error) from error
         try:
-            self._lock = self._held(self.path, fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH)
+            self._lock = self._held(self.path, fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH, note)
+            _say(self._lock, _WHOLE if shard is None else "")
             if shard is not None:
-                self._own_lock = self._held(self.own, fcntl.LOCK_EX)
+                self._own_lock = self._held(self.own, fcntl.LOCK_EX, note)
             with self.setting_up():
                 self._adopt(spec, spec_id)
         except (ConfigError, StorageError):
             self.close()
             raise
 
-    def _held(self, folder: Path, kind: int) -> IO[str]:
+    def _held(self, folder: Path, kind: int, note: Callable[[str], None]) -> IO[str]:
         """Return a folder's lock, held. The kernel drops it when the process ends, however it ends."""
         try:
             lock = (folder / ".lock").open("a+")  # a shared lock on a network file system needs a file that can be read
@@ -119,10 +130,19 @@ class RunDir:
         with contextlib.ExitStack() as stack:
             stack.callback(lock.close)
             patient_until = time.monotonic() + (SHARED_PATIENCE_S if kind == fcntl.LOCK_SH else 0.0)
+            noted = False
             while not _taken(lock, kind):
                 if time.monotonic() >= patient_until:
                     other = "or give another --out" if self.shard is None else "then run the same command again"
                     raise StorageError(f"another process is running in {folder}", f"wait for it, {other}")
+                lock.seek(0)
+                if lock.read() == _WHOLE:
+                    raise StorageError(
+                        f"a command without --shard is running in {folder}", "wait for it: it runs every shard's part"
+                    )
+                if not noted:
+                    note(f"waiting for the report that another shard is writing in {folder}")
+                    noted = True
                 time.sleep(1.0)
             stack.pop_all()
         return lock
@@ -234,6 +254,19 @@ class RunDir:
             if lock is not None:
                 lock.close()
         self._lock = self._own_lock = None
+
+
+def _say(lock: IO[str], word: str) -> None:
+    """Write into a lock that is held what those who wait for it must know.
+
+    Raises:
+        StorageError: the disk is full or gone.
+    """
+    try:
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), word.encode())  # unbuffered: closing would try what failed again
+    except OSError as error:
+        raise cannot_write(Path(lock.name), error) from error
 
 
 def _taken(lock: IO[str], kind: int, *, wait: bool = False) -> bool:

@@ -94,8 +94,7 @@ def test_a_step_is_at_most_256_tokens_or_a_typical_sample():
     assert DEFAULT.step_sampling(own).max_tokens == 256
     assert replace(DEFAULT, sample_tokens=100).step_sampling(own).max_tokens == 100
     assert replace(DEFAULT, sample_tokens=999).plan_sampling(own).max_tokens == 256
-    assert DEFAULT.step_sampling(own, cap=17).max_tokens == 17
-    assert DEFAULT.step_sampling(Sampling(max_tokens=9), cap=17).max_tokens == 9
+    assert DEFAULT.step_sampling(Sampling(max_tokens=9)).max_tokens == 9
 
 
 def test_the_embedded_profile_fits_what_the_tasks_define():

@@ -18,6 +18,7 @@ class Server:
     """Counts what it is asked; fails as told."""
 
     offer = (True, 512)
+    version = "1"
 
     def __init__(self, host):
         self.host = host
@@ -271,6 +272,35 @@ def test_calls_wait_for_a_server_to_come_back():
         return await waiting
 
     assert using(some, work) == [some[1].host]
+
+
+def test_a_call_that_waits_out_a_rest_goes_to_a_server_that_comes_back():
+    some = servers(2)
+
+    async def work(pool):
+        some[1].there = False
+        await until(lambda: pool.members[1].lost)
+        pool.members[0].rests_until = asyncio.get_running_loop().time() + NEVER_S
+        waiting = asyncio.ensure_future(calls(pool, ["one"]))
+        await asyncio.sleep(0)
+        some[1].there = True
+        return await waiting
+
+    assert using(some, work) == [some[1].host]
+
+
+def test_a_server_that_comes_back_as_another_build_is_told():
+    some = servers(2)
+
+    async def work(pool):
+        some[1].there = False
+        await until(lambda: pool.members[1].lost)
+        some[1].there, some[1].version = True, "2"
+        await until(lambda: len(pool.up) == 2)
+        return pool.warnings
+
+    said = [text for text in using(some, work) if "builds" in text]
+    assert said == ["m: the servers are different builds (1, 2): equal seeds may give other answers"]
 
 
 def test_a_server_that_is_late_joins_and_another_one_is_not_taken():

@@ -89,15 +89,20 @@ class Mortal(FakeEngine):
         return await super().generate(requests)
 
 
+async def died():
+    """Return a host whose model has died, what had it load the model, and the answers until then."""
+    host, load = Host(), Load("policy", ModelSpec(path="fake"))
+    await host.submit([Call(0, "m", load)])
+    await replies(host, 1)
+    await host.submit([Call(i, "m", request(i)) for i in (1, 2, 3)])
+    return host, load, await replies(host, 3)
+
+
 def test_a_model_that_died_is_loaded_anew(monkeypatch):
     monkeypatch.setattr(ray_host, "open_engine", lambda spec: Mortal())
 
     async def run():
-        host, load = Host(), Load("policy", ModelSpec(path="fake"))
-        await host.submit([Call(0, "m", load)])
-        await replies(host, 1)
-        await host.submit([Call(i, "m", request(i)) for i in (1, 2, 3)])
-        first = await replies(host, 3)
+        host, load, first = await died()
         await host.submit([Call(4, "m", request(4))])
         gone = await replies(host, 1)
         await host.submit([Call(5, "m", load)])
@@ -126,11 +131,7 @@ def test_the_end_of_a_model_that_died_keeps_no_answer_back(monkeypatch):
     released = asyncio.Event()
 
     async def run():
-        host, load = Host(), Load("policy", ModelSpec(path="fake"))
-        await host.submit([Call(0, "m", load)])
-        await replies(host, 1)
-        await host.submit([Call(i, "m", request(i)) for i in (1, 2, 3)])
-        first = await replies(host, 3)
+        host, load, first = await died()
         await host.submit([Call(4, "m", load), Call(5, "m", request(5))])
         meanwhile = await replies(host, 1)
         started = Mortal.started

@@ -1,10 +1,14 @@
 """The driver's side of an actor, on a stand-in whose methods run in this process: deaths, losses and batches."""
 
 import asyncio
+import sys
+from pathlib import Path
 from typing import ClassVar
 
+import psutil
 import pytest
-from ray.exceptions import RayActorError, RaySystemError
+import ray
+from ray.exceptions import RayActorError, RayError, RaySystemError
 
 from ttc.core.errors import ConfigError, EngineError
 from ttc.core.specs import ModelSpec
@@ -13,7 +17,7 @@ from ttc.engines import ray_actor, ray_host
 from ttc.engines.fake import FakeEngine, FakeOptions
 from ttc.engines.pool import Pool, PoolOptions, drawn, scored
 from ttc.engines.ray_actor import Worker
-from ttc.engines.ray_cluster import RayOptions
+from ttc.engines.ray_cluster import RayOptions, _of_ray
 from ttc.engines.ray_host import Host, Load
 from ttc.engines.ray_workers import Fleet, _Held
 from ttc.engines.rewards import Scored
@@ -221,6 +225,30 @@ def test_a_worker_that_cannot_be_placed_may_be_placed_later():
     with pytest.raises(EngineError, match=r"worker 1 cannot start: .*the cluster is gone") as told:
         asyncio.run(Worker(1, place).load("policy 0", Load("policy", SPEC)))
     assert told.value.retryable
+
+
+def test_a_worker_that_cannot_be_placed_for_a_reason_without_words():
+    def place():
+        raise RayError
+
+    with pytest.raises(EngineError, match="worker 1 cannot start: RayError"):
+        asyncio.run(Worker(1, place).load("policy 0", Load("policy", SPEC)))
+
+
+def test_only_what_ray_started_is_ended_after_a_failed_start():
+    """Another thread may start a process while Ray does."""
+    here = Path(ray.__file__).parent
+    commands = [
+        ["sleep", "60"],
+        [sys.executable, "-c", "import time; time.sleep(60)", f"{here}/_private/log_monitor.py"],
+    ]
+    processes = [psutil.Popen(command) for command in commands]
+    try:
+        assert [process.pid for process in _of_ray(processes)] == [processes[1].pid]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def test_options_that_are_no_numbers_are_told():

@@ -1,6 +1,7 @@
 """Every token a strategy moves passes here: what is charged, refused, clamped, and told."""
 
 import asyncio
+import dataclasses
 import math
 import sys
 
@@ -373,6 +374,21 @@ def test_reward_tokens_are_recorded_and_charged_only_at_their_price():
         assert [len(s) for s in scores] == [2]
         assert (ctx.meter.usage.reward, ctx.meter.usage.completion) == (tokens, 0)
         assert (ctx.ledger.spent, ctx.ledger.reserved) == (charged, 0)
+
+
+@pytest.mark.parametrize(("price", "times"), [(0.0, 0), (0.5, 1)])
+def test_reward_tokens_are_counted_beforehand_only_at_a_price(price, times):
+    class Counting(FakeReward):
+        counted = 0
+
+        def count_tokens(self, problem, responses):
+            self.counted += 1
+            return super().count_tokens(problem, responses)
+
+    ctx, reward = scoring(100, price), Counting()
+    ctx.world = dataclasses.replace(ctx.world, reward=reward)
+    assert len(asyncio.run(ctx.score([(Step((), "Step 1: right\n"),)]))) == 1
+    assert reward.counted == times + 1  # the fake counts once more as it scores
 
 
 def test_scoring_beyond_the_grant_returns_nothing_and_charges_nothing():

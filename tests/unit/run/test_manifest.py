@@ -1,9 +1,15 @@
 """What a run writes down of how it was asked for: no key, and no path out of the working directory."""
 
+import json
+
 import pytest
 
+from ttc.api import make_plan
 from ttc.core.specs import parse_config
-from ttc.run.manifest import portable, portable_word
+from ttc.run.manifest import begin, portable, portable_word
+from ttc.run.shards import Shard
+from ttc.store.journal import JournalWriter
+from ttc.store.rundir import RunDir
 
 
 @pytest.mark.parametrize(
@@ -31,3 +37,52 @@ def test_options_of_a_model_keep_no_key():
     values = portable(config)
     assert values["models"] == [{"path": "http://h/v1#m", "options": {"api_key": "***", "max_retries": 2}}]
     assert values["prm"] == "prm;api_key=***"
+
+
+def plan(folder, models=("fake",)):
+    row = {"question": "What is 1 + 1?", "answer": "2", "id": "p"}
+    (folder / "rows.jsonl").write_text(json.dumps(row))
+    task = {"name": "local", "data": str(folder / "rows.jsonl")}
+    return make_plan({"task": task, "models": list(models), "strategies": "greedy", "budgets": [50]})
+
+
+def test_what_an_interrupted_process_had_reserved_is_told_once(tmp_path):
+    """By the first process of the whole run after it, or by its own shard's next one, whichever comes first."""
+    asked = plan(tmp_path)
+    run, second = RunDir(tmp_path / "run"), Shard(2, 4)
+    run.open_for_writing(portable(asked.config), "id")
+
+    def journal(hour, reserved=0, shard=None):
+        of = {} if shard is None else {"shard": str(shard)}
+        with JournalWriter(run.journal, "main" if shard is None else shard.name) as writer:
+            writer.append({"kind": "start", "at": f"2025-01-01T{hour:02}:00:00+00:00", **of})
+            if reserved:
+                writer.append({"kind": "in_flight", "cell": "c", "reserved_tokens": reserved, **of})
+
+    def told(shard=None):
+        begin(run, asked, "", shard)
+        return run.read_manifest()["restarts"][-1]["reserved_tokens"]
+
+    begin(run, asked, "", second)
+    journal(1, 1000, second)
+    assert told() == 1000
+    journal(2)
+    assert told() == 0
+    journal(3, 70)
+    assert told() == 70
+    journal(4)
+    assert told(second) == 0  # it was told by the process of the whole run
+    journal(5, 300, second)
+    assert told(second) == 300
+    journal(6, 0, second)
+    assert told() == 0
+
+
+def test_how_each_model_was_sampled(tmp_path):
+    models = [{"path": "fake", "temperature": heat, "label": f"at {heat}"} for heat in (0.5, 0.9)]
+    asked = plan(tmp_path, models)
+    run = RunDir(tmp_path / "run")
+    run.open_for_writing(portable(asked.config), "id")
+    begin(run, asked, "", None)
+    sampling = run.read_manifest()["sampling"]["local"]
+    assert {name: row["temperature"] for name, row in sampling.items()} == {"at 0.5": 0.5, "at 0.9": 0.9}

@@ -158,6 +158,16 @@ def test_recorded_samples_refuse_what_they_cannot_give_with_a_hint(strategy, lac
     assert error.exit_code == 2
 
 
+@pytest.mark.parametrize("allocator", ["knapsack", "knapsack-exact"])
+def test_a_pilot_of_a_strategy_that_grows_prefixes_is_refused(allocator):
+    """Its branches would ask for more at once, which a grant in rounds cannot answer."""
+    asked = {"strategies": "dvts", "allocators": [{"name": allocator, "params": {"pilot": 1}}]}
+    error = refusal(subject=scored(), **asked)
+    assert error.message == f"the pilot of {allocator} is whole answers, and dvts does not draw such"
+    assert cells(subject=scored(), **{**asked, "allocators": [allocator]})
+    assert cells(subject=scored(), **{**asked, "strategies": "self-consistency"})
+
+
 def test_what_has_no_solve_or_allocate_is_refused_before_the_run(tmp_path):
     (tmp_path / "odd.py").write_text("from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Odd: pass\n")
     for kind, method in (("strategies", "solve"), ("allocators", "allocate")):

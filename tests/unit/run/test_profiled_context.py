@@ -34,11 +34,17 @@ class Stops(Scripted):
 
     def __init__(self, text, stop_reason=None):
         super().__init__([("", len(text))])
-        self.text, self.reason = text, stop_reason
+        self.text, self.reason, self.finish, self.decoded = text, stop_reason, "stop", 0
 
     def completion(self, request):
         tokens = tuple(map(ord, self.text))
-        return Completion(request.index, self.text, tokens, "stop", Usage(0, 0, len(tokens)), stop_reason=self.reason)
+        return Completion(
+            request.index, self.text, tokens, self.finish, Usage(0, 0, len(tokens)), stop_reason=self.reason
+        )
+
+    def decode(self, tokens):
+        self.decoded += 1
+        return super().decode(tokens)
 
 
 def read(engine, prefix, *, profile=DEFAULT, stop=()):
@@ -54,6 +60,10 @@ def test_the_answer_of_a_continued_response_is_that_of_all_of_it():
     drawn, shown = read(Stops("three"), prefix)
     assert shown == ["one two three"]
     assert (drawn.answer, drawn.text) == ("one two three", "three")
+    cut = Stops("three")
+    cut.finish = "length"
+    read(cut, prefix)
+    assert cut.decoded == 0  # a server is asked for text while everything waits
     drawn, _ = read(Stops("three"), Prompt((), (1, 2)))
     assert drawn.answer == "three"
 

@@ -53,26 +53,44 @@ def test_a_second_process_is_kept_out_and_a_killed_one_leaves_no_lock(tmp_path, 
 
 
 def test_a_shard_waits_for_the_one_that_writes_the_report(tmp_path, monkeypatch):
-    whole = opened(tmp_path)
-    waits = []
+    last, shard, waits, notes = RunDir(tmp_path), RunDir(tmp_path), [], []
+    last.open_for_writing({"seed": 1}, "abc", "shard-2-of-2")
+    assert last.take_whole()
 
     def wait(seconds):
         waits.append(seconds)
         if len(waits) == 2:
-            whole.close()
+            last.close()
 
     monkeypatch.setattr(rundir.time, "sleep", wait)
-    shard = RunDir(tmp_path)
-    shard.open_for_writing({"seed": 1}, "abc", "shard-1-of-2")
-    shard.close()
+    shard.open_for_writing({"seed": 1}, "abc", "shard-1-of-2", notes.append)
     assert len(waits) == 2
+    assert notes == [f"waiting for the report that another shard is writing in {tmp_path}"]
 
-    whole = opened(tmp_path)
+    assert shard.take_whole()
     monkeypatch.setattr(rundir, "SHARED_PATIENCE_S", 0.0)
     with pytest.raises(StorageError, match="another process is running in") as caught:
+        last.open_for_writing({"seed": 1}, "abc", "shard-2-of-2")
+    shard.close()
+    assert caught.value.hint == "wait for it, then run the same command again"
+
+
+def test_a_shard_does_not_wait_for_a_command_without_one(tmp_path):
+    """Which may take hours."""
+    whole, shard = opened(tmp_path), RunDir(tmp_path)
+    with pytest.raises(StorageError, match="a command without --shard is running in"):
         shard.open_for_writing({"seed": 1}, "abc", "shard-1-of-2")
     whole.close()
-    assert caught.value.hint == "wait for it, then run the same command again"
+    shard.open_for_writing({"seed": 1}, "abc", "shard-1-of-2")
+    assert shard.take_whole()  # and what the first one said of itself is gone
+    second = RunDir(tmp_path)
+    with pytest.raises(TimeoutError):
+        second.open_for_writing({"seed": 1}, "abc", "shard-2-of-2", note_that_raises)
+    shard.close()
+
+
+def note_that_raises(text):
+    raise TimeoutError(text)
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
