@@ -36,7 +36,6 @@ def corrupted(line, rng):
 
 
 def test_a_right_step_scores_above_a_corrupted_one(shipped):
-    """In countdown, mostly; in arithmetic a little more often than not, as the model card says."""
     model, tokenizer = shipped
     rng = random.Random(0)
     pairs = {"arithmetic": [], "countdown": []}
@@ -50,13 +49,13 @@ def test_a_right_step_scores_above_a_corrupted_one(shipped):
         data = judge([question], [[Sample(row, ended=False) for row in ids]], tokenizer)
         scores = [row[-1] for row in boundary_logits(model, data, int(tokenizer.pad_token_id))]
         pairs[question.family].append(scores[0] > scores[1])
-    assert sum(pairs["countdown"]) >= 75
-    assert sum(pairs["arithmetic"]) >= 50
+    assert sum(pairs["countdown"]) >= 90
+    assert sum(pairs["arithmetic"]) >= 90
 
 
 def test_both_models_are_small_and_together_below_16_mb():
     files = [path for name in ("policy", "prm") for path in (FOLDER / name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 16e6
     figures = json.loads((FOLDER / "figures.json").read_text())
-    assert figures["prm"]["auroc_steps"] >= 0.8
+    assert figures["prm"]["auroc_steps"] >= 0.9
     assert figures["all"]["weighted@16 - majority@16"][1] > 0.0
