@@ -19,7 +19,7 @@ PROBLEMS = 15
 """Of each task, their difficulties in turn: what fits a few minutes on two cores."""
 LIVE_ALLOCATORS = ("knapsack", "sequential")
 """With self-consistency, told by the shipped predictor."""
-CHOSEN_FROM = ("self-consistency", "weighted-vote")
+CHOSEN_FROM = ("self-consistency", "early-stopping-consistency")
 """The strategies that compute-optimal has a choice of; the other allocators run with the first."""
 TEMPERATURES = (0.7, 1.0)
 """Of the banks that are recorded: two configurations, so that mixing and routing have a choice."""
@@ -78,7 +78,6 @@ def _collect(out: Path, split: str, display: Display) -> None:
     config = {
         "tasks": [{"name": "arithmetic", "split": split}],
         "models": [{"path": "embedded", "temperature": temperature} for temperature in TEMPERATURES],
-        "prm": "embedded",
         "sampling": {"max_tokens": EMBEDDED_MAX_TOKENS},
         "limit": BANK_PROBLEMS,
         "overlap": True,
