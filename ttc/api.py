@@ -98,7 +98,7 @@ def make_plan(config: SweepConfig | Mapping[str, Any], ray: RayOptions | None = 
 
 def sweep(
     config: SweepConfig | Mapping[str, Any],
-    out: Path | None = None,
+    out: Path | str | None = None,
     observer: Observer | None = None,
     command: str = "",
     ray: RayOptions | None = None,
@@ -207,12 +207,14 @@ def collect_bank(
     return bank
 
 
-def run_plan(plan: Plan, out: Path | None = None, observer: Observer | None = None, command: str = "") -> RunResult:
+def run_plan(
+    plan: Plan, out: Path | str | None = None, observer: Observer | None = None, command: str = ""
+) -> RunResult:
     """Run a plan that `make_plan` made, and write its tables and report."""
     observer = observer or Silent()
     run_id = spec_id(plan.cells)
     today = datetime.now(UTC).strftime("%Y-%m-%d")
-    run = RunDir(out if out is not None else find_run(RESULTS, run_id, run_name(today, plan.cells, run_id)))
+    run = RunDir(Path(out) if out is not None else find_run(RESULTS, run_id, run_name(today, plan.cells, run_id)))
     try:
         try:
             _run(plan, run, observer, command)

@@ -78,6 +78,7 @@ def _collect(out: Path, split: str, display: Display) -> None:
     config = {
         "tasks": [{"name": "arithmetic", "split": split}],
         "models": [{"path": "embedded", "temperature": temperature} for temperature in TEMPERATURES],
+        "prm": "off",
         "sampling": {"max_tokens": EMBEDDED_MAX_TOKENS},
         "limit": BANK_PROBLEMS,
         "overlap": True,

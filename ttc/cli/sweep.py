@@ -59,7 +59,7 @@ def sweep(
         list[str] | None, typer.Option(help="embedded, hub name, folder, http://HOST/v1#NAME, or fake.")
     ] = None,
     prm: Annotated[
-        str | None, typer.Option(help="Process reward model; logprob: the policy's own log-probabilities.")
+        str | None, typer.Option(help="Process reward model; logprob: the policy's own log-probabilities; off: none.")
     ] = None,
     predictor: Annotated[Path | None, typer.Option(help="Folder that ttc fit wrote: what allocators are told.")] = None,
     strategies: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,

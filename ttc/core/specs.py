@@ -181,8 +181,8 @@ class SweepConfig(GridSpec):
     models: Annotated[tuple[Annotated[ModelSpec, _named("path")], ...], BeforeValidator(_listed_models)] = ()
     """Which models; `model` where there is one."""
     prm: str | None = None
-    """Process reward model: a hub name, a folder, `http://HOST/v1#NAME`, `embedded`, or `logprob` (the policy's own
-    log-probabilities)."""
+    """Process reward model: a hub name, a folder, `http://HOST/v1#NAME`, `embedded`, `logprob` (the policy's own
+    log-probabilities), or `off`: none, also where the policy is `embedded`, which brings its own otherwise."""
     predictor: Path | None = None
     """A folder that `ttc fit` wrote; without one, `embedded` takes the shipped one, and a bank sweep fits on the bank's
     other problems."""

@@ -197,14 +197,15 @@ def open_reward(
 ) -> RewardModel | None:
     """Return a reward model that is not started yet, or None where none is asked for.
 
-    `logprob` scores by the policy's own log-probabilities. `plan=MODEL,execution=MODEL` is one for each phase of a step (`dual-phase`). `place` opens what reads for a local
-    model, where that is not to run in this process.
+    `off` asks for none. `logprob` scores by the policy's own log-probabilities. `plan=MODEL,execution=MODEL` is one for
+    each phase of a step (`dual-phase`). `place` opens what reads for a local model, where that is not to run in this
+    process.
 
     Raises:
         ConfigError: an option is unknown, or the name cannot be any reward model's.
         EngineError: the model cannot be found.
     """
-    if spec is None:
+    if spec is None or spec == "off":
         return None
     if isinstance(spec, str):
         spec = ModelSpec(path=spec)

@@ -273,7 +273,7 @@ def _check_recorded(config: SweepConfig) -> None:
     """Refuse what only a live model can follow; its samples' lengths are all that a bank can still cap."""
     default, given = SamplingSpec(), config.sampling
     chosen = [name for name in SamplingSpec.model_fields if getattr(given, name) != getattr(default, name)]
-    lost = [name for name in [*(["prm"] if config.prm is not None else []), *chosen] if name != "max_tokens"]
+    lost = [name for name in [*(["prm"] if config.prm not in (None, "off") else []), *chosen] if name != "max_tokens"]
     if lost:
         raise ConfigError(
             f"a bank's samples are recorded: {lost[0]} cannot be chosen any more",

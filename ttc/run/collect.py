@@ -15,7 +15,7 @@ from ttc.store.rundir import RunDir
 
 def collect_config(values: Mapping[str, Any], n: int, max_tokens: int) -> dict[str, Any]:
     """Return the sweep that draws `n` whole samples a problem, scored where there is a reward model."""
-    strategy = "coverage" if values.get("prm") is None else "weighted-vote"
+    strategy = "coverage" if values.get("prm") in (None, "off") else "weighted-vote"
     return {**values, "strategies": [{"name": strategy, "params": {"n": n}}], "budgets": [n * max_tokens]}
 
 

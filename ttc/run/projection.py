@@ -314,6 +314,6 @@ def planned_cells(config: SweepConfig) -> list[Cell]:
     """
     if config.bank is not None:
         raise ConfigError("a bank's samples are recorded: replaying them needs no model", "plan a sweep of a task")
-    reward = PlannedReward(config.prm) if config.prm is not None else None
+    reward = PlannedReward(config.prm) if config.prm not in (None, "off") else None
     benches, least = make_benches(config, PlannedEngine, reward)
     return make_cells(config, [bench.subject for bench in benches], least, teller(config, benches))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ttc.api import make_plan
 from ttc.embedded.corpus import mixed_questions
 from ttc.embedded.policy import Sample
 from ttc.embedded.prm import boundary_logits, judge
@@ -59,3 +60,11 @@ def test_both_models_are_small_and_together_below_16_mb():
     figures = json.loads((FOLDER / "figures.json").read_text())
     assert figures["prm"]["auroc_steps"] >= 0.9
     assert figures["all"]["weighted@16 - majority@16"][1] > 0.0
+
+
+@pytest.mark.parametrize(("prm", "there"), [(None, True), ("off", False)])
+def test_the_policy_brings_its_reward_model_unless_it_is_off(prm, there):
+    config = {"task": "arithmetic", "strategies": "greedy", "budgets": [50], "limit": 1}
+    bench = make_plan({**config, "prm": prm} if prm else config).benches[0]
+    assert (bench.reward is not None) is there
+    assert ("reward" in bench.subject.capabilities) is there
