@@ -45,12 +45,12 @@ class Draft:
             return self
         return replace(self, prompt=self.prompt.extend(ctx.encode(text)), text=self.text + text)
 
-    def closed(self, last: Completion, index: int = 0) -> Completion:
+    def closed(self, last: Completion) -> Completion:
         """Return the whole response that ends with `last`, as one candidate."""
         whole = self.then(last)
         return replace(
             last,
-            index=index,
+            index=0,
             text=whole.text,
             tokens=whole.prompt.generated,
             usage=whole.usage,
@@ -147,7 +147,7 @@ def _sum(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a + b
 
 
-async def together(calls: Sequence[Awaitable[T]]) -> list[T]:
+async def all_settled(calls: Sequence[Awaitable[T]]) -> list[T]:
     """Wait for calls on branches of one grant; the first failure is raised once all have ended."""
     results = await asyncio.gather(*calls, return_exceptions=True)
     done: list[T] = []

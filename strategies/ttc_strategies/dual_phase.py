@@ -16,7 +16,7 @@ from pydantic import Field
 from ttc.core.protocols import Capability, Context
 from ttc.core.tree import Fate, Trace, TraceNode
 from ttc.core.types import Answer, Completion, Problem, Sampling, Step, Steps, Tokens
-from ttc_strategies.drafts import Draft, lengths, only_sample, together, within
+from ttc_strategies.drafts import Draft, all_settled, lengths, only_sample, within
 from ttc_strategies.pool import chosen, conclude, why
 from ttc_strategies.prompting import extended
 
@@ -219,7 +219,7 @@ async def _draw(
         if share
     ]
     parents = [state for state, share in zip(states, shares, strict=True) if share]
-    found = await together(calls)
+    found = await all_settled(calls)
     return await _judge(
         ctx, recorder, [(state, piece) for state, drawn in zip(parents, found, strict=True) for piece in drawn]
     )
@@ -289,7 +289,7 @@ async def _finish(ctx: Context, recorder: _Recorder, beam: Sequence[_State]) -> 
         ctx.branch(f"finish{i}").sample(state.draft.prompt, 1, within(ctx, state.draft.usage.completion, sampling))
         for i, state in enumerate(beam)
     ]
-    found = await together(calls)
+    found = await all_settled(calls)
     drawn = [(state, piece) for state, pieces in zip(beam, found, strict=True) for piece in pieces]
     done = await _judge(ctx, recorder, drawn)
     cut = [replace(state, finished=state.draft.closed(p)) for state, p in drawn if p.finish == "length"]

@@ -35,9 +35,9 @@ def answers_of(completions: Sequence[Completion]) -> list[str | None]:
     return [c.answer if c.finish == "stop" else None for c in completions]
 
 
-def why(ctx: Context, otherwise: StopReason = "finished") -> StopReason:
-    """Return why drawing ended: the grant, the pool, or the strategy's own reason."""
-    return ctx.ended or otherwise
+def why(ctx: Context) -> StopReason:
+    """Return why drawing ended: the grant, the pool, or the strategy itself."""
+    return ctx.ended or "finished"
 
 
 def conclude(completions: Sequence[Completion], choice: int | None, stop_reason: StopReason) -> Answer:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ttc.core.protocols import Capability, Context
 from ttc.core.types import Answer, Completion, Message, Problem
-from ttc_strategies.drafts import together
+from ttc_strategies.drafts import all_settled
 from ttc_strategies.pool import conclude, select_from, why
 from ttc_strategies.prompting import visible
 
@@ -78,7 +78,7 @@ class Revise:
             if cap < 1:
                 break
             calls = [_revise(problem, b, chain, cap) for b, chain in zip(branches, chains, strict=True)]
-            for chain, more in zip(chains, await together(calls), strict=True):
+            for chain, more in zip(chains, await all_settled(calls), strict=True):
                 chain.extend(more)
         return await self._select(ctx, chains)
 

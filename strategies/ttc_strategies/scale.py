@@ -17,7 +17,7 @@ from pydantic import Field
 from ttc.core.protocols import Capability, Context
 from ttc.core.types import Answer, Completion, Message, Problem
 from ttc.core.vote import majority
-from ttc_strategies.drafts import Draft, lengths, only_sample, together, within
+from ttc_strategies.drafts import Draft, all_settled, lengths, only_sample, within
 from ttc_strategies.pool import answers_of, conclude, why
 from ttc_strategies.prompting import asked, directly, read_json, strings, visible
 
@@ -146,7 +146,7 @@ async def _rate(problem: Problem, ctx: Context, parts: Sequence[str]) -> list[fl
     for i, part in enumerate(parts[:-1]):
         prompt = asked(ctx, _RATE.format(question=problem.question, part=part), think=False)
         calls.append(ctx.branch(f"rating{i}").sample(prompt, 1, sampling))
-    said = await together(calls)
+    said = await all_settled(calls)
     return [*(read_rating(visible(c[0], ctx.profile)) if c else UNRATED for c in said), LAST_DIFFICULTY]
 
 

@@ -17,7 +17,7 @@ from ttc.core.aggregate import Aggregation, aggregate
 from ttc.core.protocols import Capability, Context
 from ttc.core.tree import Fate, Trace, TraceNode
 from ttc.core.types import Answer, Completion, Problem, Prompt, Sampling, Step, Steps, StepScores, Tokens, Usage
-from ttc_strategies.drafts import together, within
+from ttc_strategies.drafts import all_settled, within
 from ttc_strategies.pool import Select, answers_of, conclude, select_from, why
 
 Limit = Annotated[int, Field(ge=1)]
@@ -114,7 +114,7 @@ class Search:
         step = self.ctx.branch(f"step{self._round}")
         cap = sampling or self._sampling
         contexts = [step.branch(str(i)) for i in range(len(wants))]
-        drawn = await together(
+        drawn = await all_settled(
             [context.sample(node.prefix, n, cap) for context, (node, n) in zip(contexts, wants, strict=True)]
         )
         children = []

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ttc.core.protocols import Capability, Context
 from ttc.core.types import Answer, Completion, Message, Problem
-from ttc_strategies.drafts import lengths, only_sample, together
+from ttc_strategies.drafts import all_settled, lengths, only_sample
 from ttc_strategies.prompting import asked, directly, read_json, strings, visible
 
 NO_SOLUTION = "no solution"
@@ -73,7 +73,7 @@ async def _run_children(ctx: Context, briefs: Sequence[str], tokens: int) -> lis
         ctx.branch(f"child{i}").sample(asked(ctx, _CHILD.format(brief=brief)), 1, sampling)
         for i, brief in enumerate(briefs)
     ]
-    return [_message(ctx, drawn) for drawn in await together(calls)]
+    return [_message(ctx, drawn) for drawn in await all_settled(calls)]
 
 
 def _message(ctx: Context, drawn: Sequence[Completion]) -> str:

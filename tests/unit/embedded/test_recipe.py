@@ -114,7 +114,7 @@ def test_an_interrupted_training_ends_where_an_unbroken_one_does(tiny, tmp_path)
             schedule,
             folder,
             lambda *_: None,
-            2,
+            save_every=2,
         )
 
     unbroken, broken, again = tiny[0], deepcopy(tiny[0]), deepcopy(tiny[0])

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -244,6 +245,8 @@ def test_only_what_ray_started_is_ended_after_a_failed_start():
     ]
     processes = [psutil.Popen(command) for command in commands]
     try:
+        while not all(process.cmdline() for process in processes):  # not yet replaced by their programs
+            time.sleep(0.01)
         assert [process.pid for process in _of_ray(processes)] == [processes[1].pid]
     finally:
         for process in processes:
