@@ -15,7 +15,7 @@ from ttc.cli.sweep import Display, command_line, tell_result
 
 TASKS = ("arithmetic", "countdown")
 BUDGETS = (64, 128, 256, 512)
-PROBLEMS = 15
+PROBLEMS = 10
 """Of each task, their difficulties in turn: what fits a few minutes on two cores."""
 LIVE_ALLOCATORS = ("knapsack", "sequential")
 """With self-consistency, told by the shipped predictor."""
@@ -23,9 +23,9 @@ CHOSEN_FROM = ("self-consistency", "early-stopping-consistency")
 """The strategies that compute-optimal has a choice of; the other allocators run with the first."""
 TEMPERATURES = (0.7, 1.0)
 """Of the banks that are recorded: two configurations, so that mixing and routing have a choice."""
-BANK_PROBLEMS = 48
+BANK_PROBLEMS = 40
 BANK_SAMPLES = 16
-BANK_DRAWS = 16
+BANK_DRAWS = 4
 BANK_BUDGETS = (50, 100, 200, 400)
 RECORDED_BUDGETS = (256, 512, 1024, 2048)
 
@@ -52,7 +52,7 @@ def demo(
         _collect(bank, split, display)
     if not (out / "predictor" / "predictor.json").is_file():
         typer.echo("fitting a predictor on the first of the banks", err=True)
-        fit([learnt], out / "predictor", ",".join(CHOSEN_FROM), "text", as_json=display is Display.json)
+        fit([learnt], out / "predictor", ",".join(CHOSEN_FROM), "text", BANK_DRAWS, as_json=display is Display.json)
     runs.append(_run(_on_bank(asked, out / "predictor"), out / "allocators", display))
     if display is Display.json:
         typer.echo(json.dumps({"runs": [str(run) for run in runs]}))
