@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ttc.allocate.baselines import random_grants
 from ttc.allocate.binned import fit_bins, quantile_edges
+from ttc.allocate.envelope import envelope
 from ttc.allocate.exact import knapsack_dp, knapsack_exact
 from ttc.allocate.greedy import knapsack, shadow_price
 from ttc.allocate.online import streaming
@@ -143,7 +144,10 @@ class Streaming:
         total = int(pace * len(curves))
         if self.rule == "time-fair":
             return calibrated(curves, total, self.trust)
-        return DualDescent(max(shadow_price(curves, total), 1e-9), self.rate)
+        # Where the total would buy all that was offered there, the least of it: a price of nothing could never rise again,
+        # and those who come first would leave nothing to the last.
+        least = envelope(curves).slopes.min(initial=1.0)
+        return DualDescent(max(shadow_price(curves, total), float(least)), self.rate)
 
     def allocate(self, ask: Ask) -> Allocation:
         """Return the split in the seed's order of arrival, as if every call cost what is expected."""

@@ -16,8 +16,10 @@ from ttc.allocate import (
     shadow_price,
     streaming,
 )
+from ttc.allocate.allocators import Streaming
 from ttc.allocate.thresholds import baseline_ratio, ect_beta
 from ttc.core.errors import ConfigError
+from ttc.core.forecast import Training
 
 
 @pytest.mark.parametrize(("fair", "beta"), [(0.178407, 5.60517), (0.3, 5.79001), (0.5, 6.77126), (0.9, 18.1298)])
@@ -138,3 +140,16 @@ def test_nothing_to_sell_and_nothing_to_pay_with():
 def test_settings_outside_their_range_are_refused(make):
     with pytest.raises(ConfigError):
         make()
+
+
+def test_a_total_that_buys_all_of_the_other_problems_begins_at_the_least_of_it():
+    """A price of nothing could not rise: the first to come would take what the last need."""
+    known = Curves.from_table(np.array([[10, 20, 40], [10, 20, 40]]), np.array([[0.2, 0.5, 0.52], [0.1, 0.2, 0.3]]))
+    training = Training(np.array([0.2, 0.1]), known)
+    plenty = Streaming().threshold(training, pace=400.0)
+    assert plenty.price(0.0) == pytest.approx(0.001)  # 0.02 for the last 20 tokens
+    scarce = Streaming().threshold(training, pace=15.0)
+    assert scarce.price(0.0) == pytest.approx(shadow_price(known, 30))
+    # Others gain hardly anything after their second call: it is not bought, so that the last one can have its own.
+    long = Curves.from_table(np.full((4, 3), [10, 20, 200]), np.tile([0.1, 0.4, 0.41], (4, 1)))
+    assert streaming(long, 260, plenty, np.arange(4)).choice.tolist() == [1, 1, 1, 1]
