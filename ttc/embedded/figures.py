@@ -146,7 +146,7 @@ def _told_apart(asked: Sequence[Question], prm: Any, tokenizer: PreTrainedTokeni
     for question in asked:
         lines = question.solution(rng).split("\n")[:-1]
         place = rng.randrange(len(lines))
-        ends = (lines[place], _with_another_result(lines[place], rng))
+        ends = (lines[place], with_another_result(lines[place], rng))
         texts = ["\n".join([*lines[:place], end]) + "\n" for end in ends]
         pairs.append([Sample(ids, ended=False) for ids in encode(texts, tokenizer)])
     last = [row[-1] for row in boundary_logits(prm, judge(asked, pairs, tokenizer), int(tokenizer.pad_token_id))]
@@ -155,7 +155,8 @@ def _told_apart(asked: Sequence[Question], prm: Any, tokenizer: PreTrainedTokeni
     return {str(family): round(float(told[families == family].mean()), 4) for family in np.unique(families)}
 
 
-def _with_another_result(line: str, rng: random.Random) -> str:
+def with_another_result(line: str, rng: random.Random) -> str:
+    """Return a line of a solution whose result is off by a little, its list of numbers too."""
     plan, _, rest = line.partition("=")
     result, comma, left = rest.partition(", left ")
     wrong = str(int(result) + rng.choice([1, 2, 10]))

@@ -9,6 +9,7 @@ import torch
 
 from ttc.api import make_plan
 from ttc.embedded.corpus import mixed_questions
+from ttc.embedded.figures import with_another_result
 from ttc.embedded.policy import Sample
 from ttc.embedded.prm import boundary_logits, judge
 from ttc.embedded.tokenizer import load_tokenizer
@@ -24,18 +25,6 @@ def shipped():
     return model, load_tokenizer(FOLDER / "policy")
 
 
-def corrupted(line, rng):
-    """Return a line whose result is off by a little."""
-    plan, _, rest = line.partition("=")
-    result, comma, left = rest.partition(", left ")
-    wrong = str(int(result) + rng.choice([1, 2, 10]))
-    if not comma:
-        return f"{plan}={wrong}"
-    numbers = left.split(" ")
-    numbers[numbers.index(result)] = wrong
-    return f"{plan}={wrong}, left {' '.join(sorted(numbers, key=int))}"
-
-
 def test_a_right_step_scores_above_a_corrupted_one(shipped):
     model, tokenizer = shipped
     rng = random.Random(0)
@@ -44,7 +33,7 @@ def test_a_right_step_scores_above_a_corrupted_one(shipped):
         lines = question.solution(rng).split("\n")[:-1]
         place = rng.randrange(len(lines))
         good = "\n".join(lines[: place + 1]) + "\n"
-        bad = "\n".join([*lines[:place], corrupted(lines[place], rng)]) + "\n"
+        bad = "\n".join([*lines[:place], with_another_result(lines[place], rng)]) + "\n"
         assert question.is_right(good) and not question.is_right(bad)
         ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (good, bad)]
         data = judge([question], [[Sample(row, ended=False) for row in ids]], tokenizer)
