@@ -22,8 +22,9 @@ LIVE_ALLOCATORS = ("knapsack", "sequential")
 CHOSEN_FROM = ("self-consistency", "early-stopping-consistency")
 """The strategies that compute-optimal has a choice of; the other allocators run with the first."""
 TEMPERATURES = (0.7, 1.0)
-"""Of the banks that are recorded: two configurations, so that mixing and routing have a choice."""
+"""Of the bank that is recorded: two configurations, so that mixing and routing have a choice."""
 BANK_PROBLEMS = 40
+"""In either half of it: those that a predictor learns from, and those it is asked about."""
 BANK_SAMPLES = 16
 BANK_DRAWS = 4
 BANK_BUDGETS = (50, 100, 200, 400)
@@ -36,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the runs, banks, predictor and page.")] = Path("results/demo"),
+    out: Annotated[Path, typer.Option(help="Folder of the runs, bank, predictor and page.")] = Path("results/demo"),
     display: Annotated[Display, typer.Option(help="How progress is shown.")] = Display.auto,
 ) -> None:
     """Run every strategy on the shipped models through vLLM, every allocator on a bank recorded now, and report.
@@ -47,11 +48,9 @@ def demo(
         tell_result(_run(_recorded(), out / "recorded", display), display)
         return
     runs = [_run(_live(), out / "strategies", display)]
-    learnt, asked = out / "bank-validation", out / "bank-test"
-    for bank, split in ((learnt, "validation"), (asked, "test")):
-        _collect(bank, split, display)
+    learnt, asked = _banks(out, display)
     if not (out / "predictor" / "predictor.json").is_file():
-        typer.echo("fitting a predictor on the first of the banks", err=True)
+        typer.echo("fitting a predictor on half of the bank", err=True)
         fit([learnt], out / "predictor", ",".join(CHOSEN_FROM), "text", BANK_DRAWS, as_json=display is Display.json)
     runs.append(_run(_on_bank(asked, out / "predictor"), out / "allocators", display))
     if display is Display.json:
@@ -69,23 +68,30 @@ def _run(config: dict[str, Any], out: Path, display: Display) -> Path:
         return run_plan(plan, out, observer, command_line()).path
 
 
-def _collect(out: Path, split: str, display: Display) -> None:
-    """Record a bank for the allocators."""
+def _banks(out: Path, display: Display) -> tuple[Path, Path]:
+    """Record a bank, and return its halves: the problems to learn from, and those to ask about."""
     from ttc.api import EMBEDDED_MAX_TOKENS, collect_bank, make_plan
     from ttc.cli.progress import make_observer
     from ttc.run.collect import collect_config
+    from ttc.store.bank import write_bank
 
     config = {
-        "tasks": [{"name": "arithmetic", "split": split}],
+        "tasks": ["arithmetic"],
         "models": [{"path": "embedded", "temperature": temperature} for temperature in TEMPERATURES],
         "prm": "off",
         "sampling": {"max_tokens": EMBEDDED_MAX_TOKENS},
-        "limit": BANK_PROBLEMS,
+        "limit": 2 * BANK_PROBLEMS,
         "overlap": True,
     }
     plan = make_plan(collect_config(config, BANK_SAMPLES, EMBEDDED_MAX_TOKENS))
     with make_observer(display.value, plan.cells) as observer:
-        collect_bank(plan, out, observer, command_line())
+        bank = collect_bank(plan, out / "bank", observer, command_line())
+    learnt = set(plan.cells[0].subject.problem_ids[:BANK_PROBLEMS])
+    halves = out / "bank-learnt", out / "bank-asked"
+    for half, first in zip(halves, (True, False), strict=True):
+        rows = (row for row in bank.rows() if (row.problem_id in learnt) is first)
+        write_bank(rows, half, bank.name, replace=True)
+    return halves
 
 
 def _on_bank(bank: Path, predictor: Path) -> dict[str, Any]:
