@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -214,8 +215,10 @@ def test_one_of_two_shards_is_killed_and_started_again(here, capsys):
     code, out, err = ended(other)
     assert code == 0, err
     assert out == ""
-    left = (PROBLEMS + 1) // 2 * CELLS - 5
-    assert f"shard 2/2 is finished; {left} problems of other shards are not" in " ".join(err.split())
+    left = re.search(r"shard 2/2 is finished; (\d+) problems of other shards are not", " ".join(err.split()))
+    whole = (PROBLEMS + 1) // 2 * CELLS
+    assert left, err
+    assert whole - 5 <= int(left[1]) <= whole  # the other one may still have been at work
     kept = records(here / "shared")
     assert [len(rows) for rows in kept.values()] == [5, PROBLEMS // 2 * CELLS]
     assert not list((here / "shared").glob("records.parquet"))
