@@ -4,7 +4,6 @@ import asyncio
 import fcntl
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -215,10 +214,9 @@ def test_one_of_two_shards_is_killed_and_started_again(here, capsys):
     code, out, err = ended(other)
     assert code == 0, err
     assert out == ""
-    left = re.search(r"shard 2/2 is finished; (\d+) problems of other shards are not", " ".join(err.split()))
-    whole = (PROBLEMS + 1) // 2 * CELLS
-    assert left, err
-    assert whole - 5 <= int(left[1]) <= whole  # the other one may still have been at work
+    left, alive = (PROBLEMS + 1) // 2 * CELLS - 5, "the last one to end writes the report"
+    told = " ".join(err.split())
+    assert f"shard 2/2 is finished; {left} problems of other shards are not" in told or alive in told
     kept = records(here / "shared")
     assert [len(rows) for rows in kept.values()] == [5, PROBLEMS // 2 * CELLS]
     assert not list((here / "shared").glob("records.parquet"))
