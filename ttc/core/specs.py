@@ -55,8 +55,8 @@ def _listed_models(value: Any) -> Any:
 
 
 def _named(key: str) -> BeforeValidator:
-    """Let a plain string stand for an object with only that key."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+    """Let a plain string or path stand for an object with only that key."""
+    return BeforeValidator(lambda value: {key: str(value)} if isinstance(value, str | Path) else value)
 
 
 class Spec(BaseModel):
