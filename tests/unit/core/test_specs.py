@@ -1,5 +1,7 @@
 """A configuration is read as meant or refused by key, never guessed."""
 
+from pathlib import Path
+
 import pytest
 
 from ttc.core.errors import ConfigError
@@ -77,6 +79,7 @@ def test_commas_single_values_and_lists_mean_the_same():
             "tasks": {"name": "gsm8k"},
             "models": [{"path": "m"}],
         },
+        {"strategies": ["greedy", "best-of-n"], "budgets": (256, 512), "tasks": "gsm8k", "models": [Path("m")]},
     ]
     first, *others = [parse_config(form, "c") for form in forms]
     assert [s.name for s in first.strategies] == ["greedy", "best-of-n"]
