@@ -27,8 +27,9 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/mypy tools/setup.py
 	$(BIN)/mypy tools/cli_docs.py
-	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy tools/audit.py
+	$(BIN)/mypy benchmarks/*.py
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry .
 	$(BIN)/python tools/audit.py
 

@@ -60,6 +60,7 @@ def solve_by_milp(curves: Curves, total: int) -> float:
     ones = np.ones(len(curves))
     limits = LinearConstraint(vstack([one_each, spend]), np.append(ones, 0.0), np.append(ones, float(total)))
     done = milp(-curves.values, integrality=np.ones(count, dtype=int), bounds=Bounds(0, 1), constraints=limits)
+    assert done.fun is not None, done.message
     return -float(done.fun)
 
 

@@ -26,7 +26,8 @@ from pathlib import Path
 
 import psutil
 
-from ttc_evals.sandbox import LEVELS, Isolation, SandboxLimits, SandboxResult, SandboxStatus, run_program, tried
+from ttc.core.protocols import Isolation
+from ttc_evals.sandbox import LEVELS, SandboxLimits, SandboxResult, SandboxStatus, run_program, tried
 
 QUICK = SandboxLimits(wall_s=60.0, cpu_s=5)
 """For programs that end by themselves; far more time than they need, on any machine."""

@@ -118,7 +118,7 @@ class Lab:
         words: list[str] | None = None,
         watch: Callable[[int], None] | None = None,
         limit: int | None = None,
-        **variables: str,
+        fatal: str | None = None,
     ) -> Ended:
         """Run the sweep into a folder; `watch` is told its process, `limit` bounds the length of its files in bytes."""
         command = [sys.executable, "-c", VICTIM, moment, str(number), "sweep", *(words or self.grid)]
@@ -126,7 +126,7 @@ class Lab:
 
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=self.work,
-            start_new_session=True, env={**os.environ, **variables},
+            start_new_session=True, env={**os.environ, **({"TTC_FATAL": fatal} if fatal else {})},
         ) as program:  # fmt: skip
             if limit is not None:
                 resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (limit, limit))
@@ -166,9 +166,9 @@ class Broken:
         )
         return row
 
-    def complete(self, whole: Path | None, **variables: str) -> None:
+    def complete(self, whole: Path | None, fatal: str | None = None) -> None:
         """Run the same command until it ends by itself, and hold the run against one that nothing happened to."""
-        ended = self.lab.run(self.out, words=self.words, **variables)
+        ended = self.lab.run(self.out, words=self.words, fatal=fatal)
         print(f"{time.strftime('%H:%M:%S')}   again: exit {ended.code}", flush=True)
         rows = finished(self.out)
         by_key = {(r["cell"], r["problem_id"]): r for r in rows}
@@ -330,11 +330,11 @@ def graders(lab: Lab, model: list[str]) -> None:
     for how, answer, fault in (("hangs", "4", "a grader that hangs"), ("eats", "26", "a grader that eats memory")):
         fatal = json.dumps({answer: how})
         broken = Broken(lab, f"grader-{how}", words)
-        row = broken.hit(fault, lab.run(broken.out, words=words, TTC_FATAL=fatal))
+        row = broken.hit(fault, lab.run(broken.out, words=words, fatal=fatal))
         stopped = sum(r["status"] == "timeout" for r in finished(broken.out))
         row.message = f"{stopped} record with status timeout"
         row.same_table = None if stopped == 1 else False
-        broken.complete(None, TTC_FATAL=fatal)
+        broken.complete(None, fatal=fatal)
 
 
 def endpoints(lab: Lab) -> None:

@@ -89,7 +89,7 @@ def pairs(n: int) -> list[tuple[float, float]]:
 
 def differences(n: int, runs: int, generator: np.random.Generator) -> list[Row]:
     """Differences of 0/1 scores, each run a column."""
-    many, few, exact = [], [], []
+    many, few, exact = (list[tuple[float, float]]() for _ in range(3))
     for won, lost in pairs(n):
         draws = generator.random((n, runs))
         table: Floats = (draws < won).astype(float) - (draws > 1 - lost)

@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 from ttc.allocate import mixed, smoothed_rates
 from ttc.core.errors import ConfigError
 from ttc.core.identity import sample_seed
-from ttc.core.types import Completion, Problem, Prompt, Sampling
+from ttc.core.types import Problem, Prompt, Sampling
 from ttc.engines.joint import Member, MixedEngine, proportional_sequence
 from ttc.engines.replay import ReplayEngine
 from ttc.metrics.estimators import Votes, count_votes, maj_at_k, pass_at_k
 from ttc.metrics.statistics import Difference, bootstrap_mean, paired_difference
+from ttc.run.bench import BankJudge
 from ttc.run.context import World
 from ttc.run.granting import Fixed
 from ttc.run.ledger import Ledger
@@ -59,7 +60,7 @@ class Pools:
     @property
     def most(self) -> NDArray[np.int64]:
         """Return how many samples every problem has, (configurations,)."""
-        return self.samples.min(axis=1).astype(np.int64)
+        return np.asarray(self.samples.min(axis=1), dtype=np.int64)
 
 
 def common_problems(bank: Bank, configs: Sequence[str]) -> list[str]:
@@ -119,24 +120,6 @@ def spend_of(pools: Pools, order: Sequence[int]) -> float:
     return float(sum((pools.tokens[config].mean() for config in order), 0.0))
 
 
-class RecordedJudge:
-    """Looks up what the bank recorded of a joint engine's samples."""
-
-    def __init__(self, engine: MixedEngine) -> None:
-        self._engine = engine
-
-    async def read(self, problem_id: str, completions: Sequence[Completion]) -> list[Completion]:
-        """Return them as they are: the bank holds their answers."""
-        return list(completions)
-
-    async def verdicts(self, problem_id: str, draw: int, candidates: Sequence[Completion]) -> list[bool]:
-        """Return what was recorded; a sample that was cut is wrong."""
-        return [c.finish == "stop" and self._engine.row(problem_id, draw, c.index).correct for c in candidates]
-
-    async def close(self) -> None:
-        """Do nothing: there is no process."""
-
-
 def votes_of(pools: Pools, order: Sequence[int], draws: int, seed: int = 0) -> Floats:
     """Return how often self-consistency over the samples is right, (P,): replayed in so many orders of each pool."""
     if not order:
@@ -144,7 +127,7 @@ def votes_of(pools: Pools, order: Sequence[int], draws: int, seed: int = 0) -> F
     longest = max(pools.bank.longest(c) for c in pools.configs)
     members = [Member(ReplayEngine(pools.bank, c, seed)) for c in pools.configs]
     engine = MixedEngine(members, [order.count(i) for i in range(len(members))])
-    judge = RecordedJudge(engine)
+    judge = BankJudge(engine)
     world = World(engine, judge, Sampling(max_tokens=longest), seed, 1)
 
     async def replay() -> list[float]:
@@ -199,8 +182,8 @@ def chosen_single(train: Pools, target: float, score: str) -> int:
 
 def even_order(train: Pools, test: Pools) -> list[int]:
     """Return rounds of one sample of each configuration, the best of the training problems first, while there are any."""
-    rank = np.argsort(-(train.correct / train.samples).mean(axis=1), kind="stable").tolist()
-    return rank * int(test.most.min())
+    rank = np.argsort(-(train.correct / train.samples).mean(axis=1), kind="stable")
+    return [int(config) for config in rank] * int(test.most.min())
 
 
 def compare(train: Pools, test: Pools, samples_worth: float, draws: int) -> dict[str, object]:

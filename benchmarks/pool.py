@@ -145,7 +145,7 @@ def stubs() -> None:
 class Modelled:
     """A server in this process: eight requests at once, half a second to one and a half each, 12 prefixes in its cache."""
 
-    offer = ()
+    offer, version = (), ""
     at_once, kept = 8, 12
 
     def __init__(self, number: int) -> None:

@@ -129,7 +129,7 @@ def random_at(pair: Pair, mean_flops: float) -> Floats:
     """Return each problem's expected accuracy where all have the same chance of the strong answer, at so many FLOPs."""
     weak, strong = pair.weak_flops.mean(), pair.strong_flops.mean()
     share = (mean_flops - weak) / (strong - weak)
-    return (1 - share) * pair.weak + share * pair.strong
+    return np.asarray((1 - share) * pair.weak + share * pair.strong)
 
 
 def oracle_at(pair: Pair, mean_flops: float) -> Floats:
