@@ -1,13 +1,13 @@
 """How fast search runs: all problems at once against one at a time, and against raw vLLM generating as many tokens.
 
-    python benchmarks/search_speed.py [--model FOLDER [--data GSM8K.jsonl]] [--problems 100] [--beams 4,16] [--rounds 3]
+    python benchmarks/search_speed.py [--model FOLDER [--data GSM8K.jsonl]] [--problems 100] [--beams 4,16] [--rounds 3] [--alone 10]
 
 Without --model the shipped pair searches arithmetic, once with its reward model and once with the policy's own
 log-probabilities as scores (`logprob`, no second model). With --model, a folder of a larger model, GSM8K with `logprob`.
 The rows of one table come from one process and one engine; rounds alternate, and the median is told. Problems one at a
-time take a tenth of the problems, as they take so long; their seconds are a problem's. Raw vLLM draws whole samples of
-the same problems, as many as give the tokens of the search, all at once. The cache of generations is off throughout;
-prefix caches are warm.
+time take one in ten of the problems (--alone), as they take so long; how many of these get the answer alone that they get
+among all is told, since a model's kernels may depend on the batch. Raw vLLM draws whole samples of the same problems, as
+many as give the tokens of the search, all at once. The cache of generations is off throughout; prefix caches are warm.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ttc.api import make_plan
 from ttc.core.identity import sample_seed
@@ -30,8 +30,8 @@ from ttc.run.ledger import Ledger
 from ttc.run.solve import Attempt, solve
 from ttc_strategies.beam import Beam
 
-ALONE = 10
-"""One in so many problems is searched alone."""
+T = TypeVar("T")
+Found = dict[tuple[str, str | None], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--beams", default="4,16")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--alone", type=int, default=10, help="one in so many problems is searched alone")
     args = parser.parse_args(arguments)
     for prm in ("embedded", "logprob") if args.model is None else ("logprob",):
         task: dict[str, Any] = {"name": "arithmetic" if args.model is None else "gsm8k"}
@@ -50,33 +51,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "models": ["embedded" if args.model is None else args.model],
             "prm": prm, "strategies": ["beam"], "budgets": [1], "limit": args.problems,
         }  # fmt: skip
-        asyncio.run(measure(make_plan(config).benches[0], prm, [int(b) for b in args.beams.split(",")], args.rounds))
+        beams = [int(b) for b in args.beams.split(",")]
+        asyncio.run(measure(make_plan(config).benches[0], prm, beams, args.rounds, args.alone))
 
 
-async def measure(bench: Bench, prm: str, beams: Sequence[int], rounds: int) -> None:
+async def measure(bench: Bench, prm: str, beams: Sequence[int], rounds: int, every: int) -> None:
     """Alternate the ways of drawing as many tokens, and print their medians."""
     if bench.reward is not None:
         await bench.reward.start()
     await bench.engine.start()
     try:
         problems = bench.problems()
+        few = problems[::every]
         print(f"\n## {bench.subject.model}, {bench.subject.task}, {len(problems)} problems, scores: {prm}\n")
         print(
-            "| n_beams | tokens | tokens/s, all at once | one at a time | ratio | raw, as many tokens | share of raw |"
+            "| n_beams | tokens | tokens/s, all at once | one at a time | ratio | raw, as many tokens | share of raw"
+            " | same answer alone |"
         )
-        print("|---|---|---|---|---|---|---|", flush=True)
+        print("|---|---|---|---|---|---|---|---|", flush=True)
         for n in beams:
-            await search(bench, problems[::ALONE], n)  # warm
-            rows = []
+            await search(bench, few, n)  # warm
+            rows, same = [], 0
             for _ in range(rounds):
-                tokens, together = await timed(search(bench, problems, n))
-                few, alone = await timed(one_by_one(bench, problems[::ALONE], n))
-                drawn, raw = await timed(whole_samples(bench, problems, tokens))
-                rows.append((tokens, tokens / together, few / alone, drawn / raw))
+                found, together_s = await timed(search(bench, problems, n))
+                apart, alone_s = await timed(one_by_one(bench, few, n))
+                tokens = sum(found.values())
+                drawn, raw_s = await timed(whole_samples(bench, problems, tokens))
+                rows.append((tokens, tokens / together_s, sum(apart.values()) / alone_s, drawn / raw_s))
+                same += len(found.keys() & apart.keys())
             tokens, together, alone, raw = (statistics.median(column) for column in zip(*rows, strict=True))
             ratio, part = (statistics.median(r[1] / r[k] for r in rows) for k in (2, 3))
             print(
-                f"| {n} | {tokens:,.0f} | {together:,.0f} | {alone:,.0f} | {ratio:.1f} | {raw:,.0f} | {part:.2f} |",
+                f"| {n} | {tokens:,.0f} | {together:,.0f} | {alone:,.0f} | {ratio:.1f} | {raw:,.0f} | {part:.2f}"
+                f" | {same} of {len(few) * rounds} |",
                 flush=True,
             )
     finally:
@@ -85,15 +92,15 @@ async def measure(bench: Bench, prm: str, beams: Sequence[int], rounds: int) -> 
             await bench.reward.close()
 
 
-async def timed(work: Any) -> tuple[int, float]:
-    """Return the tokens of a piece of work and its seconds."""
+async def timed(work: Awaitable[T]) -> tuple[T, float]:
+    """Return what a piece of work gave and its seconds."""
     started = time.perf_counter()
-    tokens = await work
-    return tokens, time.perf_counter() - started
+    done = await work
+    return done, time.perf_counter() - started
 
 
-async def search(bench: Bench, problems: Sequence[Problem], n_beams: int) -> int:
-    """Search all problems at once; returns the completion tokens."""
+async def search(bench: Bench, problems: Sequence[Problem], n_beams: int) -> Found:
+    """Search all problems at once; returns each problem with its answer, and the completion tokens it took."""
     sampling = bench.subject.sampling
     judge = bench.judge()
     grant = n_beams * sampling.max_tokens * 2
@@ -104,12 +111,18 @@ async def search(bench: Bench, problems: Sequence[Problem], n_beams: int) -> int
         outcomes = await asyncio.gather(*(solve(attempt) for attempt in attempts))
     finally:
         await judge.close()
-    return sum(outcome.meter.usage.completion for rows in outcomes for outcome in rows)
+    return {
+        (p.id, None if outcome.answer is None else outcome.answer.text): outcome.meter.usage.completion
+        for p, (outcome,) in zip(problems, outcomes, strict=True)
+    }
 
 
-async def one_by_one(bench: Bench, problems: Sequence[Problem], n_beams: int) -> int:
-    """Search one problem after the other; returns the completion tokens."""
-    return sum([await search(bench, [problem], n_beams) for problem in problems])
+async def one_by_one(bench: Bench, problems: Sequence[Problem], n_beams: int) -> Found:
+    """Search one problem after the other; returns what `search` does."""
+    found: Found = {}
+    for problem in problems:
+        found |= await search(bench, [problem], n_beams)
+    return found
 
 
 async def whole_samples(bench: Bench, problems: Sequence[Problem], tokens: int) -> int:
