@@ -3,7 +3,9 @@
     python benchmarks/search_speed.py [--model FOLDER [--data GSM8K.jsonl]] [--problems 100] [--beams 4,16] [--rounds 3] [--alone 10]
 
 Without --model the shipped pair searches arithmetic, once with its reward model and once with the policy's own
-log-probabilities as scores (`logprob`, no second model). With --model, a folder of a larger model, GSM8K with `logprob`.
+log-probabilities as scores (`logprob`, no second model), and once with hashed noise (`noise`), which costs nothing: what is
+then left of the difference to raw is the price of going in steps. With --model, a folder of a larger model, GSM8K with
+`logprob`.
 The rows of one table come from one process and one engine; rounds alternate, and the median is told. Problems one at a
 time take one in ten of the problems (--alone), as they take so long; how many of these get the answer alone that they get
 among all is told, since a model's kernels may depend on the batch. Raw vLLM draws whole samples of the same problems, as
@@ -17,12 +19,14 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ttc.api import make_plan
 from ttc.core.identity import sample_seed
 from ttc.core.types import GenRequest, Problem
+from ttc.engines.fake import FakeReward
 from ttc.run.bench import Bench
 from ttc.run.context import World
 from ttc.run.granting import Fixed
@@ -30,6 +34,7 @@ from ttc.run.ledger import Ledger
 from ttc.run.solve import Attempt, solve
 from ttc_strategies.beam import Beam
 
+NOISE = "noise"
 T = TypeVar("T")
 Found = dict[tuple[str, str | None], int]
 
@@ -44,15 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--alone", type=int, default=10, help="one in so many problems is searched alone")
     args = parser.parse_args(arguments)
-    for prm in ("embedded", "logprob") if args.model is None else ("logprob",):
+    for prm in ("embedded", "logprob", NOISE) if args.model is None else ("logprob",):
         task: dict[str, Any] = {"name": "arithmetic" if args.model is None else "gsm8k"}
         config = {
             "tasks": [task if args.data is None else {**task, "data": args.data}],
             "models": ["embedded" if args.model is None else args.model],
-            "prm": prm, "strategies": ["beam"], "budgets": [1], "limit": args.problems,
+            "prm": "logprob" if prm == NOISE else prm, "strategies": ["beam"], "budgets": [1], "limit": args.problems,
         }  # fmt: skip
         beams = [int(b) for b in args.beams.split(",")]
-        asyncio.run(measure(make_plan(config).benches[0], prm, beams, args.rounds, args.alone))
+        bench = make_plan(config).benches[0]
+        if prm == NOISE:
+            bench = replace(bench, reward=FakeReward())
+        asyncio.run(measure(bench, prm, beams, args.rounds, args.alone))
 
 
 async def measure(bench: Bench, prm: str, beams: Sequence[int], rounds: int, every: int) -> None:
