@@ -89,10 +89,7 @@ def swept(out: Path, workers: int, kill: bool = False) -> dict[tuple[str, str], 
     return {(row["cell"], row["problem_id"]): tuple(row[key] for key in COMPARED) for row in rows}
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(3600)
-def test_the_shipped_pair_on_two_workers(tmp_path: Path) -> None:
-    """Six engines are started one after another: minutes on a small machine."""
-    alone = swept(tmp_path / "alone", 0)
-    assert swept(tmp_path / "two", 2) == alone
-    assert swept(tmp_path / "killed", 2, kill=True) == alone
+@pytest.mark.timeout(1500)
+def test_a_killed_worker_of_the_shipped_pair_changes_no_table(tmp_path: Path) -> None:
+    """Two workers hold a pair each; one of them is killed half way and started anew."""
+    assert swept(tmp_path / "killed", 2, kill=True) == swept(tmp_path / "alone", 0)

@@ -302,6 +302,25 @@ def test_workers_do_not_outlive_a_killed_parent_for_long(tmp_path):
     assert not any(running(pid) for pid in pids)
 
 
+UNGUARDED = """
+import asyncio
+from ttc.run.grading import CheckerGrader
+from ttc_evals.symbolic import MathChecker
+
+print("begins", flush=True)
+grader = CheckerGrader(MathChecker(), {"p": "0.5"}, workers=1, time_limit_s=20)
+print(asyncio.run(grader.grade("p", [r"\\frac{1}{2}", "2"])))
+grader.close()
+"""
+
+
+def test_workers_do_not_run_the_script_that_starts_them(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(UNGUARDED)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("begins\n[True, False]\n", "")
+
+
 def running(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

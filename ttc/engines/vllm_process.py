@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from ttc.core.spawning import without_main
 from ttc.engines.vllm_profile import restored_environment
 
 _LAUNCHER = Path(__file__).with_name("vllm_launch.sh")
@@ -64,7 +65,7 @@ class CoreProcesses:
             if os.access(_LAUNCHER, os.X_OK):
                 multiprocessing.spawn.set_executable(str(_LAUNCHER))
             try:
-                with restored_environment():
+                with restored_environment(), without_main():
                     os.environ.update(variables)
                     yield
             finally:

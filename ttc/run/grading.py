@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import multiprocessing
 import resource
 import signal
 import time
@@ -24,6 +23,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from ttc.core.protocols import Checker
 from ttc.core.registry import UserModule, user_module
+from ttc.core.spawning import forkserver
 from ttc.core.types import Completion
 
 Verdict = bool | Literal["timeout", "error"]
@@ -243,7 +243,7 @@ class _Pool:
                 max_tasks=_TASKS_PER_WORKER,
                 initializer=_start_worker,
                 initargs=(user_module(self._checker), self._checker),
-                context=multiprocessing.get_context("forkserver"),
+                context=forkserver(needs_main=type(self._checker).__module__ == "__main__"),
             )
         future = self._pool.schedule(_bounded, args=(function, self._time_limit_s + _ORPHAN_S, *arguments))
         self._pending.add(future)
