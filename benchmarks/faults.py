@@ -46,6 +46,9 @@ from ttc.testing.breaking import (
 from ttc.testing.stub_server import MISBEHAVIOURS, Stub, serving_stub
 
 LATE = ("tables", "report")
+COMPILED = "torchinductor_"
+"""What PyTorch compiled, which the next start takes up."""
+SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps it
 CORES = {"policy": "the policy's engine", "reward": "the reward model's engine"}
 """In the order in which a run starts them."""
 GRID = {
@@ -76,7 +79,7 @@ class Row:
     in_flight: int = 0
     """Tokens noted as reserved when it hit: beside the total, charged to nobody."""
     left_behind: int = 0
-    """Processes that still ran half a minute later, and locks that were still held."""
+    """Processes that still ran half a minute later, temporary files, shared memory, and locks that were still held."""
     exits: list[int] = field(default_factory=list)
     message: str = ""
 
@@ -123,10 +126,12 @@ class Lab:
         """Run the sweep into a folder; `watch` is told its process, `limit` bounds the length of its files in bytes."""
         command = [sys.executable, "-c", VICTIM, moment, str(number), "sweep", *(words or self.grid)]
         command += ["--display", "none", "--out", str(out)]
-
+        scratch, shared = self.work / "tmp", _shared_memory()
+        scratch.mkdir(exist_ok=True)
+        environment = {**os.environ, "TMPDIR": str(scratch), **({"TTC_FATAL": fatal} if fatal else {})}
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=self.work,
-            start_new_session=True, env={**os.environ, **({"TTC_FATAL": fatal} if fatal else {})},
+            start_new_session=True, env=environment,
         ) as program:  # fmt: skip
             if limit is not None:
                 resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (limit, limit))
@@ -136,9 +141,14 @@ class Lab:
             said = program.communicate()[1]
             if watcher:
                 watcher.join()
-        left = left_running(program.pid, within_s=30)
-        for process in left:
-            print(f"left behind: {process}", file=sys.stderr)
+        left = [str(process) for process in left_running(program.pid, within_s=30)]
+        left += [path.name for path in scratch.iterdir() if not path.name.startswith(COMPILED)]
+        left += _shared_memory() - shared
+        for thing in left:
+            print(f"left behind: {thing}", file=sys.stderr)
+        for path in scratch.iterdir():
+            if not path.name.startswith(COMPILED):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         return Ended(program.returncode, said, len(left) + _locked(out))
 
 
@@ -195,6 +205,15 @@ class Broken:
 def finished(out: Path) -> list[dict[str, Any]]:
     """Return the records of a run, without those of errors."""
     return [row for row in records(out) if row["status"] != "error"]
+
+
+def _shared_memory() -> set[str]:
+    """Return the names of Python's shared memory that no process holds."""
+    held = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            held |= {Path(part.path).name for part in process.memory_maps() if Path(part.path).parent == SHARED}
+    return {path.name for path in SHARED.glob("psm_*")} - held
 
 
 def _locked(out: Path) -> int:

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -65,6 +67,19 @@ def wait_gone(processes: list[psutil.Process], timeout_s: float) -> list[psutil.
     return left
 
 
+@pytest.fixture
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for all temporary files, whose name is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def left_in(scratch: Path) -> set[str]:
+    """Return what stands there but for what PyTorch compiled, which the next start takes up."""
+    return {path.name for path in scratch.iterdir() if not path.name.startswith("torchinductor_")}
+
+
 def own_the_engine(tmp_path: Path, folder: Path, then: str) -> subprocess.Popen[str]:
     script = tmp_path / "owner.py"
     script.write_text(OWNER)
@@ -75,19 +90,21 @@ def own_the_engine(tmp_path: Path, folder: Path, then: str) -> subprocess.Popen[
     )
 
 
-def test_a_killed_owner_takes_its_engine_along(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_killed_owner_takes_its_engine_along(tmp_path: Path, tiny_model: Path, scratch: Path) -> None:
     owner = own_the_engine(tmp_path, tiny_model, "work")
     assert owner.stdout is not None
     assert owner.stdout.readline() == "running\n"
     processes = children(owner.pid)
     assert len(processes) >= 2
     time.sleep(1.0)
+    assert left_in(scratch)  # its sockets
     owner.send_signal(signal.SIGKILL)
     owner.communicate()
     assert wait_gone(processes, 10.0) == []
+    assert left_in(scratch) == set()
 
 
-def test_close_leaves_no_process_and_says_nothing(tmp_path: Path, tiny_model: Path) -> None:
+def test_close_leaves_no_process_and_says_nothing(tmp_path: Path, tiny_model: Path, scratch: Path) -> None:
     owner = own_the_engine(tmp_path, tiny_model, "close")
     assert owner.stdout is not None
     assert owner.stdout.readline() == "running\n"
@@ -97,6 +114,7 @@ def test_close_leaves_no_process_and_says_nothing(tmp_path: Path, tiny_model: Pa
     assert owner.returncode == 0
     assert out == f"EngineError the engine {tiny_model.name!r} was closed\n"
     assert err == ""
+    assert left_in(scratch) == set()
 
 
 def test_a_killed_core_fails_every_call_within_seconds(tiny_model: Path, loop: EngineLoop) -> None:

@@ -19,10 +19,13 @@ if prctl is not None and os.fork() == 0:
     prctl(1, signal.SIGUSR2)
     while os.getppid() == core:
         signal.sigwait({signal.SIGUSR2})
+    import shutil
+    shutil.rmtree(os.environ["TTC_ENGINE_FOLDER"], ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
 if os.environ["TTC_ENGINE_LOG"]:
     log = os.open(os.environ["TTC_ENGINE_LOG"], os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+os.environ["TMPDIR"] = os.environ["TTC_ENGINE_FOLDER"]
 os.execv(os.environ["TTC_ENGINE_PYTHON"], [os.environ["TTC_ENGINE_PYTHON"], *sys.argv[1:]])
 ' "$@"

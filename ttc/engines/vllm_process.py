@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -40,9 +41,9 @@ class CoreProcesses:
 
     def __init__(self, *, capture: bool) -> None:
         self.capture = capture
-        descriptor, name = tempfile.mkstemp(prefix="ttc-engine-", suffix=".log")
-        self._path = Path(name)
-        self._log = os.fdopen(descriptor, "rb")
+        # vLLM leaves sockets, and when killed other files. A short name: a socket's path may have 104 bytes on some systems.
+        self._folder = Path(tempfile.mkdtemp(prefix="ttc-", dir=os.environ.get("VLLM_RPC_BASE_PATH")))
+        self._log = (self._folder / "log").open("xb+")
         self._others: set[int] | None = None
         """Children that were there before; None but while launching, when new ones are ours."""
         self._groups: set[int] = set()
@@ -56,7 +57,12 @@ class CoreProcesses:
         variables = {
             "TTC_ENGINE_OWNER": str(os.getpid()),
             "TTC_ENGINE_PYTHON": sys.executable,
-            "TTC_ENGINE_LOG": str(self._path) if self.capture else "",
+            "TTC_ENGINE_FOLDER": str(self._folder),
+            "TTC_ENGINE_LOG": self._log.name if self.capture else "",
+            "VLLM_RPC_BASE_PATH": str(self._folder),
+            # Where PyTorch keeps what it compiled: it stays for the next start.
+            "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+            or str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}"),
         }
         with _spawning:
             resource_tracker.ensure_running()  # shared by the whole program, so not through the launcher
@@ -72,7 +78,6 @@ class CoreProcesses:
                 multiprocessing.spawn.set_executable(plain)
                 self._find_groups()
                 self._others = None
-                self._path.unlink(missing_ok=True)  # open here and there: a killed owner leaves no file behind
 
     def root_cause(self) -> str:
         """Return the line that says why a process failed, or an empty string where none says it."""
@@ -96,10 +101,10 @@ class CoreProcesses:
         self._groups.clear()
 
     def end(self) -> None:
-        """End what is left of the processes and forget their output. Doing it twice is no error."""
+        """End what is left of the processes and forget their files. Doing it twice is no error."""
         self.kill()
         self._log.close()
-        self._path.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _find_groups(self) -> None:
         if self._others is None:
