@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,11 @@ def records(out: Path) -> list[dict[str, Any]]:
     return [row for row in journal_rows(out) if "problem_id" in row]
 
 
-def tables(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return all rows without times, which an interruption makes null."""
+def tables(out: Path, but: Collection[str] = ()) -> dict[str, list[dict[str, Any]]]:
+    """Return all rows without times, which an interruption makes null, and without the columns `but`."""
     found = {name: pq.read_table(out / f"{name}.parquet").to_pylist() for name in TABLES}
-    return {name: [{k: v for k, v in row.items() if k not in TIMES} for row in rows] for name, rows in found.items()}
+    left_out = TIMES.union(but)
+    return {name: [{k: v for k, v in row.items() if k not in left_out} for row in rows] for name, rows in found.items()}
 
 
 def left_running(session: int, within_s: float) -> list[psutil.Process]:
