@@ -90,7 +90,7 @@ _EXEC_32 = """
 import ctypes, mmap
 if number(1, 0):
     code = bytes.fromhex("53b867010000bb02000000b90100000031d2cd805bc3")  # socket(AF_INET, SOCK_STREAM, 0), i386
-    page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     page.write(code)
     run = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
     def enter():
@@ -134,6 +134,16 @@ def search():
 attempt(search)"""),
     _attack("files", "limits", "change the interpreter's own files", "attempt(lambda: open(os.__file__, 'a').write('x'))"),
     _attack("files", "limits", "make a device of the disk", "import stat\nattempt(lambda: os.mknod('disk', 0o600 | stat.S_IFBLK, os.makedev(8, 0)))"),
+    _attack("files", "filter", "change a file's flags by its path", """
+attempt(lambda: call('syscall', 469, -100, b'@SECRET@', (__import__('ctypes').c_char * 24)(), 24, 0))"""),
+    _attack("files", "filter", "change the flags of a file open for reading", """
+import fcntl
+attempt(lambda: fcntl.ioctl(os.open(os.__file__, os.O_RDONLY), 0x40086602, (64).to_bytes(8, 'little')))"""),
+    _attack("files", "landlock", "watch a folder that it may not list", """
+def watch():
+    watcher = call('inotify_init')
+    return call('inotify_add_watch', watcher, b'@FOLDER@', 0xfff)
+attempt(watch)"""),
     _attack("files", "limits", "mount a file system", "attempt(lambda: call('mount', b'tmpfs', b'/tmp', b'tmpfs', 0, None))"),
     _attack("files", "limits", "change its root", "attempt(lambda: os.chroot('/'))"),
     # ---- privilege
@@ -255,7 +265,15 @@ for _ in range(12):
 time.sleep(600)""", SandboxLimits(wall_s=60, cpu_s=10, memory_bytes=400 << 20), ends="memory"),
     _attack("memory", "filter", "take memory that has a name only", "attempt(lambda: os.memfd_create('x'))"),
     _attack("memory", "filter", "take memory that is shared by key", "attempt(lambda: call('shmget', 0, 1 << 28, 0o1600))"),
+    _attack("memory", "filter", "take memory that is shared and let its pages go", """
+import mmap
+attempt(lambda: mmap.mmap(-1, 1 << 16))"""),
+    _attack("memory", "filter", "take memory of the device of zeros", """
+import mmap
+attempt(lambda: mmap.mmap(os.open('/dev/zero', os.O_RDWR), 1 << 16))"""),
     # ---- disk
+    _attack("disk", "filter", "take room beyond the end of a file", """
+attempt(lambda: call('fallocate', os.open('big', os.O_RDWR | os.O_CREAT), 1, 0, 64 << 20))"""),
     _attack("disk", "limits", "write a file of 64 MiB", "attempt(lambda: open('big', 'wb').write(bytes(64 << 20)))"),
     _attack("disk", "limits", "write 8 MiB again and again", _FILL),
     _attack("disk", "limits", "fill a folder that nobody may list", "os.mkdir('closed', 0o300)\nos.chdir('closed')" + _FILL),
@@ -312,6 +330,12 @@ import fcntl
 attempt(lambda: [fcntl.ioctl(fd, 0x5412, b'x') for fd in (0, 1, 2)])""", refusal=_EPERM),
     # ---- the verdict
     _attack("verdict", "limits", "end with code 0 before the tests", "os._exit(0)"),
+    _attack("verdict", "limits", "replace what runs the tests", """
+import builtins, traceback
+builtins.exec = builtins.compile = traceback.print_exception = lambda *a, **k: None""",
+            stopped_by="the tests run all the same"),
+    _attack("verdict", "limits", "forget the tests", "sys._getframe(1).f_locals.get('sources', []).clear()",
+            stopped_by="the tests run all the same"),
     _attack("verdict", "limits", "write success into every descriptor", """
 for fd in range(3, 64):
     try: os.write(fd, b'0123456789abcdef0123456789abcdef ok\\nexit 0\\n')

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import secrets
@@ -34,7 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,6 +51,7 @@ LEVELS: tuple[Isolation, ...] = ("namespaces", "landlock", "filter", "limits")
 """Strongest first; each holds what the next one does."""
 _LAUNCHER = Path(__file__).with_name("sandbox_launcher.py")
 _REPORT_BYTES = 4096
+_TRIES = 3
 _START_S = 20.0
 """Allowed for the launcher itself, before the program's own wall time begins."""
 _LOOK_S = 0.05
@@ -89,6 +91,10 @@ class SandboxResult:
 
 class _NotOfferedError(Exception):
     """The launcher could not set up the isolation it was asked for."""
+
+
+class _TooSlowError(_NotOfferedError):
+    """It did not answer in time, which says nothing about what this machine offers."""
 
 
 class TooWeakError(OSError):
@@ -142,12 +148,21 @@ def isolation_level() -> Isolation:
 
 @cache
 def tried(level: Isolation) -> tuple[bool, str]:
-    """Say whether a level works here, and where not, why."""
-    try:
-        result = _run(["import heapq, decimal"], SandboxLimits(), level)
-    except _NotOfferedError as error:
-        return False, str(error)
-    return result.status == "ok", result.output
+    """Say whether a level works here, and where not, why.
+
+    Raises:
+        OSError: it did not answer in time, several times: that is no reason to take a weaker one.
+    """
+    for _ in range(_TRIES):
+        try:
+            result = _run(["import heapq, decimal"], SandboxLimits(), level)
+        except _TooSlowError:
+            continue
+        except _NotOfferedError as error:
+            return False, str(error)
+        if result.status != "timeout":
+            return result.status == "ok", result.output
+    raise OSError(f"the isolation {level!r} did not answer in time, {_TRIES} times: is this machine overloaded?")
 
 
 def _run(sources: Sequence[str], limits: SandboxLimits, isolation: Isolation) -> SandboxResult:
@@ -161,7 +176,7 @@ def _run(sources: Sequence[str], limits: SandboxLimits, isolation: Isolation) ->
         "file_bytes": limits.file_bytes,
         "processes": limits.processes,
     }
-    with tempfile.TemporaryDirectory(prefix="ttc-sandbox-", ignore_cleanup_errors=True) as folder:
+    with _folder() as folder:
         if os.geteuid() == 0:
             os.chown(folder, _NOBODY, _NOBODY)  # whom the program runs as
         process, report = _start(folder)
@@ -175,8 +190,43 @@ def _run(sources: Sequence[str], limits: SandboxLimits, isolation: Isolation) ->
             os.close(report)
     text = output.decode(errors="replace")
     if not reported.startswith(b"ready\n"):
-        raise _NotOfferedError(text.strip().rpartition("\n")[2] or "it did not start in time")
+        if over == "timeout":
+            raise _TooSlowError("it did not start in time")
+        raise _NotOfferedError(text.strip().rpartition("\n")[2] or "it ended before it began")
     return SandboxResult(over or _status(reported.decode(errors="replace"), nonce), text, isolation)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[str]:
+    """Give a folder that is removed afterwards, however deep a program made it; what cannot be removed stays."""
+    folder = tempfile.mkdtemp(prefix="ttc-sandbox-")
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(Path(folder))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder by bringing what is in its folders up to it, level by level: no path is longer than two names."""
+    folder.chmod(0o700)
+    prefix, number = secrets.token_hex(8), itertools.count()
+    while entries := list(folder.iterdir()):
+        for entry in entries:
+            if not _is_folder(entry):
+                entry.unlink()
+                continue
+            entry.chmod(0o700)
+            for inner in list(entry.iterdir()):
+                if _is_folder(inner):
+                    inner.chmod(0o700)  # else it could not be moved
+                inner.rename(folder / f"{prefix}-{next(number)}")
+            entry.rmdir()
+    folder.rmdir()
+
+
+def _is_folder(path: Path) -> bool:
+    return stat.S_ISDIR(path.lstat().st_mode)
 
 
 def _start(folder: str) -> tuple[subprocess.Popen[bytes], int]:

@@ -53,7 +53,11 @@ _OWNERSHIP: _Numbers = {
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "setxattrat": (463, 463), "removexattr": (197, 14), "lremovexattr": (198, 15),
     "fremovexattr": (199, 16), "removexattrat": (466, 466), "utime": (132, None), "utimes": (235, None),
-    "futimesat": (261, None), "utimensat": (280, 88), "truncate": (76, 45),
+    "futimesat": (261, None), "utimensat": (280, 88), "truncate": (76, 45), "file_setattr": (469, 469),
+    # Room on the disk beyond the limit on a file's length.
+    "fallocate": (285, 47),
+    # Names in folders that may not be listed.
+    "inotify_init": (253, None), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27),
     # Changes to how other processes of the same user run.
     "setpriority": (141, 140), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119),
     "sched_setparam": (142, 118), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
@@ -66,6 +70,9 @@ _SIGNALS: _Numbers = {
 _FCNTL, _IOCTL, _CLONE, _CLONE3, _SOCKETPAIR = (72, 25), (16, 29), (56, 220), 435, (53, 199)
 _OWNER_COMMANDS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a descriptor could send any signal to any process
 _TERMINAL_COMMANDS = (0x5412, 0x541C, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP
+_FILE_COMMANDS = (0x40086602, 0x40046602, 0x401C5820, 0x40806685)
+"""FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY: they change files that are open for reading."""
+_MMAP, _SHARED = (9, 222), 0x1  # MAP_SHARED and MAP_SHARED_VALIDATE have this bit, MAP_PRIVATE has not
 _AF_UNIX, _DATAGRAMS = 1, 2  # the bit that SOCK_DGRAM and SOCK_RAW have, and SOCK_STREAM and SOCK_SEQPACKET have not
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 
@@ -107,7 +114,9 @@ def refuse_calls(*, outside: bool) -> None:
     # Its flags lie in memory, where a filter cannot look: the C library then takes the older call.
     program += [_step(_EQUAL, _CLONE3, 0, 1), _step(_RETURN, _REFUSE | errno.ENOSYS)]
     program += _argument(_CLONE[column], 0, [_step(_ANY_BIT, _NEW_NAMESPACES, 0, 1)])
-    program += _argument(_IOCTL[column], 1, [_equals(value) for value in _TERMINAL_COMMANDS])
+    # Shared pages stay after their unmapping, in no process's count.
+    program += _argument(_MMAP[column], 3, [_step(_ANY_BIT, _SHARED, 0, 1)])
+    program += _argument(_IOCTL[column], 1, [_equals(value) for value in (*_TERMINAL_COMMANDS, *_FILE_COMMANDS)])
     program += _pairs(_SOCKETPAIR[column])
     if outside:
         program += _argument(_FCNTL[column], 1, [_equals(value) for value in _OWNER_COMMANDS])

@@ -131,6 +131,43 @@ def test_the_kill_of_the_grader_itself_leaves_no_process(level):
     assert not marked(mark)
 
 
+DEEP = "import os\nfor _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')\n"
+
+
+@pytest.mark.parametrize("level", [level for level in LEVELS if tried(level)[0]])
+def test_a_deep_folder_changes_no_verdict_and_does_not_stay(level, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    tmp_path.chmod(0o755)
+    assert run_program([DEEP, "assert False"], SandboxLimits(wall_s=30), level).status in ("failed", "disk")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_removed_however_deep_and_closed(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path.parent, target_is_directory=True)
+    subprocess.run([sys.executable, "-c", DEEP + "os.mkdir('closed', 0o0)"], cwd=tmp_path, check=True)
+    (tmp_path / "file").touch()
+    sandbox._remove(tmp_path)
+    assert not tmp_path.exists()
+    assert tmp_path.parent.exists()
+
+
+@pytest.mark.parametrize("stalls", [2, 3])
+def test_a_stall_is_no_reason_to_take_a_weaker_level(stalls, monkeypatch):
+    left = iter([sandbox._TooSlowError("it did not start in time")] * stalls)
+
+    def stalling(_sources, _limits, level):
+        for error in left:
+            raise error
+        return SandboxResult("ok", "", level)
+
+    monkeypatch.setattr(sandbox, "_run", stalling)
+    if stalls < 3:
+        assert tried.__wrapped__("namespaces") == (True, "")
+    else:
+        with pytest.raises(OSError, match="did not answer in time"):
+            tried.__wrapped__("namespaces")
+
+
 def test_killing_its_group_and_everything_in_sight_hurts_only_itself():
     program = "import os, signal\nos.killpg(0, signal.SIGTERM)\nos.kill(-1, signal.SIGKILL)"
     assert run(program).status in {"crashed", "failed"}
