@@ -224,6 +224,7 @@ def _price_per_mtok(text: str | None) -> list[float] | None:
 
 def _announce(plan: Plan, dry_run: bool) -> None:
     """Say on stderr what is about to be spent; in a dry run, list the cells on stdout."""
+    from ttc.report.labels import plain
     from ttc.run.projection import of_config, problems_of
 
     work = of_config(plan.config, plan.cells)
@@ -243,10 +244,8 @@ def _announce(plan: Plan, dry_run: bool) -> None:
         typer.echo(line, err=not dry_run)
     if dry_run:
         for cell in plan.cells:
-            typer.echo(
-                f"{cell.id}  {cell.subject.task}  {cell.subject.model}  {cell.strategy.name}  {cell.allocator.name}"
-                f"  budget {cell.budget}  total {cell.total_tokens:,}"
-            )
+            named = (cell.id, cell.subject.task, cell.subject.model, cell.strategy.name, cell.allocator.name)
+            typer.echo("  ".join(map(plain, named)) + f"  budget {cell.budget}  total {cell.total_tokens:,}")
 
 
 def ray_options(address: str | None, workers: int | None) -> RayOptions | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-_USER = re.compile(r"(https?://)[^\s/?#]*@")
-_QUERY = re.compile(r"(https?://[^\s?#]*\?)(?:(?!,https?://)[^\s#'\"])*")
+_USER = re.compile(r"(https?://)[^\s/?#]*@", re.IGNORECASE)
+_QUERY = re.compile(r"(https?://[^\s?#]*\?)(?:(?!,https?://)[^\s#'\"])*", re.IGNORECASE)
 _SHORTEST = 4
 """Shorter words stand in too many other words; nobody's password is that short."""
 

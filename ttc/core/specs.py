@@ -326,8 +326,19 @@ def _explain(error: ValidationError, source: str) -> ConfigError:
         return ConfigError(f"{source}: unknown key {where!r}", did_you_mean(key, _keys_at(first["loc"][:-1])))
     message = str(first["msg"]).removeprefix("Value error, ")
     given = first.get("input")
-    shown = "" if isinstance(given, dict) else f", found {given!r}"
+    shown = "" if isinstance(given, dict) or "api_key" in first["loc"] else f", found {_shortened(given)}"
     return ConfigError(f"{source}: {where + ': ' if where else ''}{message}{shown}")
+
+
+_SHOWN = 200
+"""Characters of a wrong value that a message repeats."""
+
+
+def _shortened(given: Any) -> str:
+    try:
+        return repr(given)[:_SHOWN]
+    except ValueError:
+        return "a number of too many digits"
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:
