@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -60,6 +61,10 @@ def plan(
         ("cells", f"{len(cells)} on {problems_of(cells)} problems"),
         *_lines(work, projection, machine, known),
     ]
+    if machine is None:
+        lines.append(("accelerator hours", f"{projection.seconds / 3600 * gpus:,.3f}"))
+    if price_per_hour is not None and not math.isfinite(price_per_hour):
+        raise ConfigError(f"a price must be finite, not {price_per_hour:g}")
     if price_per_hour is not None:
         lines.append(("price", f"{projection.price(price_per_hour, gpus):,.2f} at {price_per_hour:g} an hour"))
     for name, value in lines:

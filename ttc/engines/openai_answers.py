@@ -117,11 +117,11 @@ def _completion(
 def _usage(answer: Any, request: GenRequest) -> Usage:
     usage = getattr(answer, "usage", None)
     completion = getattr(usage, "completion_tokens", None)
-    if not isinstance(completion, int):
+    if not isinstance(completion, int) or isinstance(completion, bool) or completion < 0:
         return Usage(completion=request.max_tokens)  # nothing was reported: charge the worst case
     prompt = getattr(usage, "prompt_tokens", None) or 0
     cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None) or 0
-    return Usage(prompt=prompt - cached, cached=cached, completion=completion)
+    return Usage(prompt=prompt - cached, cached=cached, completion=max(completion, 1))  # free answers would never end
 
 
 def _numbers(values: Sequence[float | None] | None) -> tuple[float, ...] | None:

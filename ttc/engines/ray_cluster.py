@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ttc.core.errors import ConfigError, EngineError
 
 _OBJECTS_BYTES = 80 << 20
 """Object store of a cluster that is started here: messages are small and never stay."""
+_LOOK_S = 5.0
 _STARTS = 3
 
 
@@ -67,11 +69,15 @@ def join_cluster(options: RayOptions) -> None:
     before = signal.getsignal(signal.SIGTERM)
     failure: Exception | None = None
     others = set(psutil.Process().children())
+    if address is not None:
+        _look_for(address)
     try:
         for _ in range(1 if address is not None else _STARTS):
             try:
                 ray.init(**given)
                 return
+            except SystemExit as error:  # Ray's own answer to SIGTERM
+                raise KeyboardInterrupt from error
             except Exception as error:  # noqa: BLE001 - a start that takes too long is a bare Exception
                 failure = error
                 ray.shutdown()
@@ -82,6 +88,18 @@ def join_cluster(options: RayOptions) -> None:
     where = "start Ray here" if address is None else f"join the Ray cluster at {address}"
     cause = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
     raise EngineError(f"cannot {where}: {cause}", "ray start --head starts one; HOST:6379 is its address") from failure
+
+
+def _look_for(address: str) -> None:
+    """Raise EngineError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or "//" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
+    except (OSError, OverflowError) as error:
+        cause = f"cannot join the Ray cluster at {address}: {error}"
+        raise EngineError(cause, "ray start --head starts one; HOST:6379 is its address") from error
 
 
 def _of_ray(processes: Collection[psutil.Process]) -> list[psutil.Process]:

@@ -69,7 +69,7 @@ class Ledger:
 
     def settle(self, reserved: int, spent: int) -> None:
         """Give back a reservation and book what was really spent (at most the reservation)."""
-        booked = min(reserved, spent)
+        booked = min(reserved, max(spent, 0))
         self.overdrawn += spent - booked
         self.reserved -= reserved
         self.spent += booked

@@ -195,8 +195,8 @@ def _charged(cell: Cell, habits: Habits | None) -> float:
 
 def by_throughput(work: Workload, tokens_per_s: float, source: str) -> Projection:
     """Return the time at a measured number of completion tokens a second, prefill included in it."""
-    if tokens_per_s <= 0:
-        raise ConfigError(f"a throughput must be above 0, not {tokens_per_s:g}")
+    if not 0 < tokens_per_s < math.inf:
+        raise ConfigError(f"a throughput must be above 0 and finite, not {tokens_per_s:g}")
     said = f"{tokens_per_s:,.0f} completion tokens a second ({source}), whatever the strategy and the concurrency"
     return Projection(work.generated / tokens_per_s, tokens_per_s, 0.0, (*work.assumptions, said))
 

@@ -16,7 +16,7 @@ from ttc.core.errors import ConfigError
 from ttc.run.forecasting import known_before
 from ttc.run.plan import Cell
 
-_WORD = re.compile(r"(\d{1,6})/(\d{1,6})")
+_WORD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class Replay:
     damaged: list[str] = field(default_factory=list)
     """`file:line` of lines that are not what was written, a torn last line left out."""
     retried: list[dict[str, Any]] = field(default_factory=list)
-    """Records of errors that gave way to a later attempt: what they spent is spent."""
+    """Records of errors that gave way to another attempt: what they spent is spent."""
     places: dict[tuple[str, str], Place] = field(default_factory=dict)
     """Where each of the records stands."""
 
@@ -70,6 +70,8 @@ def read_journal(folder: Path, without: Collection[str] = ()) -> Replay:
                         row.pop(dropped, None)
                     replay.records[key] = row
                     replay.places[key] = (path, start)
+                elif row.get("status") == "error":  # of another file, whose attempt failed before this one's succeeded
+                    replay.retried.append({name: row[name] for name in row.keys() - set(without)})
             else:
                 replay.events.append(row)
     return replay

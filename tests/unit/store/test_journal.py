@@ -146,6 +146,17 @@ def test_an_error_gives_way_to_a_later_attempt_and_nothing_else_does(tmp_path):
     assert [(r["problem_id"], r["n"]) for r in replay.retried] == [("p1", 1), ("p3", 1)]
 
 
+@pytest.mark.parametrize("names", [("main", "shard-1-of-2"), ("shard-1-of-2", "main")])
+def test_what_a_failed_attempt_spent_is_known_in_whatever_file_it_stands(tmp_path, names):
+    failed, done = ({"cell": "c", "problem_id": "p", "status": status} for status in ("error", "ok"))
+    for name, row in zip(names, (failed, done), strict=True):
+        with JournalWriter(tmp_path, name) as journal:
+            journal.append(row)
+    replay = read_journal(tmp_path)
+    assert list(replay.records.values()) == [done]
+    assert replay.retried == [failed]
+
+
 def test_workers_files_are_joined_in_order_of_their_names(tmp_path):
     write(tmp_path, row("p2"), row("p1", n="late"), worker="b")
     write(tmp_path, row("p1", n="early"), worker="a")
