@@ -165,6 +165,13 @@ def test_such_a_server_neither_extends_nor_decodes(server: Server) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.parametrize(("reported", "charged"), [(0, 1), (-7, 64)])
+def test_no_answer_is_free(server: Server, reported: int, charged: int) -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": reported, "total_tokens": reported}
+    server.routes["/v1/chat/completions"] = lambda _: reply(chat_answer(usage=usage))
+    assert run(options(server))[0].usage.completion == charged
+
+
 def test_an_answer_without_usage_is_charged_its_cap(server: Server) -> None:
     server.routes["/v1/chat/completions"] = lambda _: reply(chat_answer())
     assert run(options(server))[0].usage == Usage(completion=64)

@@ -117,7 +117,7 @@ def _completion(
 def _usage(answer: Any, request: GenRequest) -> Usage:
     usage = getattr(answer, "usage", None)
     completion = getattr(usage, "completion_tokens", None)
-    if not isinstance(completion, int) or isinstance(completion, bool) or completion < 0:
+    if not isinstance(completion, int) or completion < 0:
         return Usage(completion=request.max_tokens)  # nothing was reported: charge the worst case
     prompt = getattr(usage, "prompt_tokens", None) or 0
     cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None) or 0
