@@ -9,16 +9,20 @@ import pytest
 
 from ttc.testing.breaking import left_running
 
-OWNER = """
-import multiprocessing, subprocess, sys, time
-from concurrent.futures import ThreadPoolExecutor
-from ttc.engines.vllm_process import CoreProcesses
+CORE = """
+import subprocess, sys
 
 def core(end):
     # As an engine does whose worker still imports: it has started a child, which looks after nobody.
     worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     end.send(worker.pid)
     end.recv()
+"""
+OWNER = """
+import multiprocessing, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from cores import core
+from ttc.engines.vllm_process import CoreProcesses
 
 def launch(processes):
     context = multiprocessing.get_context("spawn")
@@ -26,18 +30,17 @@ def launch(processes):
     with processes.launching():
         started = context.Process(target=core, args=(other,))
         started.start()
-        worker = own.recv()  # the log has no name any more once everything has started
+        worker = own.recv()
     return started, own, worker
 
-if __name__ == "__main__":
-    processes, thread = CoreProcesses(capture=True), ThreadPoolExecutor(1)
-    started, own, worker = thread.submit(launch, processes).result()
-    print(started.pid, worker, flush=True)
-    if sys.argv[1] == "core leaves":
-        own.send("end")
-        started.join()
-        print("left", flush=True)
-    time.sleep(600)
+processes, thread = CoreProcesses(capture=True), ThreadPoolExecutor(1)
+started, own, worker = thread.submit(launch, processes).result()
+print(started.pid, worker, flush=True)
+if sys.argv[1] == "core leaves":
+    own.send("end")
+    started.join()
+    print("left", flush=True)
+time.sleep(600)
 """
 
 
@@ -45,6 +48,7 @@ if __name__ == "__main__":
 def test_an_engine_takes_its_children_along(tmp_path, who):
     script = tmp_path / "owner.py"
     script.write_text(OWNER)
+    (tmp_path / "cores.py").write_text(CORE)
     with subprocess.Popen(
         [sys.executable, str(script), who], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as owner:
