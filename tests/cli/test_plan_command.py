@@ -123,7 +123,9 @@ def test_hardware_is_for_one_model(folder, capsys):
         ("--model m --hardware tpu", "unknown hardware 'tpu'", "allowed: A100-80GB, B200, H100-SXM, H200-SXM, L40S"),
         ("--model m --hardware h100", "the size of m is not known: there is no config.json in m", "give --shape"),
         ("--model m --from-run gone", "no such run: gone", "ttc ls runs"),
-        ("--model m --throughput 0", "a throughput must be above 0, not 0", ""),
+        ("--model m --throughput 0", "a throughput must be above 0 and finite, not 0", ""),
+        ("--model m --throughput nan", "a throughput must be above 0 and finite, not nan", ""),
+        ("--model m --throughput 9 --price-per-hour inf", "a price must be finite, not inf", ""),
     ],
 )
 def test_what_cannot_be_planned(folder, capsys, words, error, hint):
