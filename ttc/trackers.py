@@ -189,7 +189,7 @@ def finished(run: Path, report: Path) -> Finished:
     return Finished(
         name=run.resolve().name,
         config={**config, **facts, "packages": packages},
-        cells=rows_of(read_table(folder.table("cells"))),
+        cells=rows_of(read_table(folder.table("cells"), "cells")),
         pictures={name: report / f"{name}.png" for name in PICTURES},
         report=report,
     )

@@ -362,7 +362,7 @@ FILES = [
         "Bank that is damaged",
         bank_sweep(),
         3,
-        "cannot read bank/bank.parquet: Could not open Parquet input source 'bank/bank.parquet': Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file.",
+        "cannot read bank/bank.parquet: Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file.",
         "import or collect the bank again",
         file("bank/bank.parquet", "x" * 100),
     ),

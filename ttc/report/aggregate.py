@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ttc.core.errors import DataError, StorageError
 from ttc.core.identity import sample_seed
 from ttc.metrics.statistics import bootstrap_mean, wilson
-from ttc.report.samples import Part, Samples, columns_of, grouped, write_samples
+from ttc.report.samples import Part, Samples, grouped, write_samples
 from ttc.store.journal import Replay, read_rows
 from ttc.store.rundir import RunDir
-from ttc.store.tables import SCHEMAS, TableName, read_table, schema, to_table, write_table
+from ttc.store.tables import AGAIN, SCHEMAS, TableName, read_table, to_table, write_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,7 +116,7 @@ def _planned(run: RunDir, cells: Mapping[str, Record]) -> list[str]:
         planned = run.read_manifest().get("cells")
     except StorageError:
         planned = None  # a journal alone: its lines are in the plan's order unless one was damaged
-    order = {cell: n for n, cell in enumerate(planned if isinstance(planned, list) else ())}
+    order = {str(cell): n for n, cell in enumerate(planned if isinstance(planned, list) else ())}
     return sorted(cells, key=lambda cell: order.get(cell, len(order)))
 
 
@@ -275,40 +275,32 @@ def load_tables(run: RunDir, *, rebuild: bool = False) -> Tables:
 
 
 def _problems(run: RunDir) -> pa.Table:
-    return read_table(path) if (path := run.table("problems")).is_file() else to_table("problems", [])
+    path = run.table("problems")
+    return read_table(path, "problems") if path.is_file() else to_table("problems", [])
 
 
 def _read_tables(run: RunDir) -> Tables:
-    cells, records, allocation = (_completed(run, name) for name in ("cells", "records", "allocation"))
-    _check_columns(run, "candidates", columns_of(run.table("candidates")))
-    notes = json.loads((cells.schema.metadata or {}).get(NOTES_KEY, b"{}"))
+    cells = read_table(run.table("cells"), "cells")
     return Tables(
         cells=cells,
-        records=records,
+        records=read_table(run.table("records"), "records"),
         candidates=Samples((Part(run.table("candidates")),)),
-        allocation=allocation,
+        allocation=read_table(run.table("allocation"), "allocation"),
         problems=_problems(run),
-        incomplete=frozenset(notes.get("incomplete", ())),
-        empty_cells=notes.get("empty_cells", 0),
-        lost=notes.get("lost", 0),
-        retried=notes.get("retried", 0),
-        attention={cell: (attended, read) for cell, (attended, read) in notes.get("attention", {}).items()},
+        **_notes(run, cells),
     )
 
 
-def _completed(run: RunDir, name: TableName) -> pa.Table:
-    """Read a table; what an earlier version did not record yet is null."""
-    import pyarrow as pa
-
-    table = read_table(run.table(name))
-    _check_columns(run, name, table.column_names)
-    for column in schema(name):
-        if column.name not in table.column_names:
-            table = table.append_column(column, pa.nulls(table.num_rows, column.type))
-    return table.select([*schema(name).names, *(c for c in table.column_names if c not in SCHEMAS[name])])
-
-
-def _check_columns(run: RunDir, name: TableName, found: Collection[str]) -> None:
-    missing = sorted(column for column, kind in SCHEMAS[name].items() if column not in found and kind[-1] != "?")
-    if missing:
-        raise StorageError(f"{run.table(name)} lacks {', '.join(missing)}", "rebuild it: ttc report RUN --rebuild")
+def _notes(run: RunDir, cells: pa.Table) -> dict[str, Any]:
+    """Return what a table of cells says of the run beside its columns."""
+    try:
+        notes = json.loads((cells.schema.metadata or {}).get(NOTES_KEY, b"{}"))
+        return {
+            "incomplete": frozenset(notes.get("incomplete", ())),
+            **{key: int(notes.get(key, 0)) for key in ("empty_cells", "lost", "retried")},
+            "attention": {
+                cell: (float(attended), float(read)) for cell, (attended, read) in notes.get("attention", {}).items()
+            },
+        }
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise StorageError(f"{run.table('cells')} has notes that cannot be read: {error}", AGAIN) from error

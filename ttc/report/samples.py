@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttc.core.errors import StorageError, cannot_write
-from ttc.store.tables import schema
+from ttc.store.tables import AGAIN, SCHEMAS, schema, typed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_ROWS = 8192
 """Rows that are in memory at once where texts are read; of 600 characters they are 5 MB."""
-_AGAIN = "rebuild it: ttc report RUN --rebuild"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +68,11 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
 
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            yield from file.iter_batches(BATCH_ROWS, columns=schema("candidates").names)
+            known = [column for column in file.schema_arrow.names if column in SCHEMAS["candidates"]]
+            for batch in file.iter_batches(BATCH_ROWS, columns=known):
+                yield from typed(pa.Table.from_batches([batch]), "candidates", path).to_batches()
     except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read {path}: {error}", _AGAIN) from error
+        raise StorageError(f"cannot read {path}: {error}", AGAIN) from error
 
 
 def _filtered(batch: pa.RecordBatch, column: str, wanted: frozenset[str] | None) -> pa.RecordBatch:
@@ -114,15 +115,3 @@ def grouped(rows: Iterator[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]
             group = []
     if group:
         yield group
-
-
-def columns_of(path: Path) -> dict[str, Any]:
-    """Return a Parquet file's columns with their types, without its rows. Raises StorageError as `whole` does."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        found = pq.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read {path}: {error}", _AGAIN) from error
-    return {field.name: field.type for field in found}

@@ -137,13 +137,17 @@ def _of_runs(asked: Asked) -> Iterator[Outcomes]:
         for name in ("cells", "records"):
             if not run.table(name).is_file():
                 raise DataError(f"{path} is neither a bank nor a finished run: it has no {name}.parquet")
-        cells = {c["cell"]: c for c in rows_of(read_table(run.table("cells"))) if _learnable(c, asked.strategies)}
-        for record in rows_of(read_table(run.table("records"))):
+        cells = {
+            c["cell"]: c for c in rows_of(read_table(run.table("cells"), "cells")) if _learnable(c, asked.strategies)
+        }
+        for record in rows_of(read_table(run.table("records"), "records")):
             cell = cells.get(record["cell"])
             if cell is not None and record["status"] != "error":
                 rows.append({**cell, **record})
         if run.table("problems").is_file():
-            questions |= {p["problem_id"]: p["question"] for p in rows_of(read_table(run.table("problems")))}
+            questions |= {
+                p["problem_id"]: p["question"] for p in rows_of(read_table(run.table("problems"), "problems"))
+            }
     if runs and not rows:
         raise DataError(
             f"no uniform cell of one draw in {', '.join(path.name for path in runs)}",

@@ -60,7 +60,7 @@ def load_features(folder: Path) -> list[Feature]:
     if not file.is_file():
         return []
     try:
-        table = read_table(file)
+        table = read_table(file, "features")
     except StorageError as error:
         raise DataError(error.message, _AGAIN) from error
     rows = [Feature(vector=vector, **told) for told, vector in _told(table, file)]
@@ -88,28 +88,12 @@ def _told(table: pa.Table, file: Path) -> Iterable[tuple[dict[str, Any], Vector]
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for name, kind in _COLUMNS.items():
-        if not kind.endswith("?") and name not in table.column_names:
-            raise DataError(f"{file} lacks the column {name!r}", _AGAIN)
-    known = {name: table[name] for name in _COLUMNS if name in table.column_names}
-    vectors = known.pop("vector")
-    try:
-        lists = pa.array(vectors.cast(pa.list_(pa.float32())).combine_chunks())
-        plain = pa.table({name: column.cast(_type(name)) for name, column in known.items()})
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        raise DataError(f"{file}: a column is of another type: {error}", _AGAIN) from error
-    needed = [plain["problem_id"], plain["config"], lists, lists.flatten()]
-    if any(column.null_count for column in needed):
-        raise DataError(f"{file}: problem_id, config and the numbers of vector may not be null", _AGAIN)
+    lists = pa.array(table["vector"].combine_chunks())
+    if lists.flatten().null_count:
+        raise DataError(f"{file}: the numbers of vector may not be null", _AGAIN)
     ends = np.cumsum(pc.list_value_length(lists).to_numpy(zero_copy_only=False))
     flat = lists.flatten().to_numpy(zero_copy_only=False)
-    return zip(rows_of(plain), np.split(flat, ends[:-1]) if len(ends) else [], strict=True)
-
-
-def _type(name: str) -> pa.DataType:
-    import pyarrow as pa
-
-    return pa.int64() if _COLUMNS[name].startswith("int") else pa.string()
+    return zip(rows_of(table.drop_columns(["vector"])), np.split(flat, ends[:-1]) if len(ends) else [], strict=True)
 
 
 def _check(rows: Sequence[Feature], where: str) -> None:

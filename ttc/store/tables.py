@@ -6,6 +6,7 @@ The journal is the truth; these tables are derived from it and can be rebuilt at
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -119,6 +120,16 @@ SCHEMAS: dict[TableName, dict[str, str]] = {
     },
 }
 
+_FAMILIES = {
+    "str": ("string", "large_string", "null"),
+    "bool": ("boolean", "null"),
+    "int": ("integer", "null"),
+    "float": ("floating", "integer", "null"),
+    "vector": ("list", "large_list", "fixed_size_list"),
+}
+"""Arrow types that a Parquet file may hold a column in."""
+AGAIN = "rebuild it: ttc report RUN --rebuild"
+
 
 def schema(name: TableName) -> pa.Schema:
     """Return the Arrow schema of a table."""
@@ -165,21 +176,81 @@ def write_table(table: pa.Table, path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
-def read_table(path: Path) -> pa.Table:
-    """Read a Parquet file whole.
+def read_table(path: Path, name: TableName) -> pa.Table:
+    """Read a Parquet file, whoever wrote it, as the table `name`: exactly that table's columns in its types.
+
+    A nullable column that the file lacks (an earlier version did not record it) is null, other columns are left
+    out. Text that repeats is stored once in the file and can unfold to any size, so it is counted first.
 
     Raises:
-        StorageError: it is missing or damaged.
+        StorageError: it is missing, damaged, of other columns or types, or more than this machine's memory holds.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path)
+        texts = [field.name for field in pq.read_schema(path) if field.type in (pa.string(), pa.large_string())]
+        with pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as file:
+            found = [column for column in file.schema_arrow.names if column in SCHEMAS[name]]
+            stored = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+            _bounded(path, stored + 8 * file.metadata.num_rows * len(SCHEMAS[name]))
+            table = file.read(columns=found)
     except FileNotFoundError as error:
-        raise StorageError(f"{path} does not exist", "rebuild it: ttc report RUN --rebuild") from error
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StorageError(f"cannot read {path}: {error}", "rebuild it: ttc report RUN --rebuild") from error
+        raise StorageError(f"{path} does not exist", AGAIN) from error
+    except (OSError, MemoryError, pa.ArrowException) as error:
+        raise StorageError(f"cannot read {path}: {error}", AGAIN) from error
+    _bounded(path, sum(_unfolded(column) for column in table.columns))
+    return typed(table, name, path)
+
+
+def _bounded(path: Path, size: int) -> None:
+    """Refuse what would take more than half of the memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory // 2:
+        raise StorageError(
+            f"{path} unfolds to {size / 1e9:,.0f} GB, more than half of this machine's {memory / 1e9:,.0f} GB",
+            "read a part of it, or use a machine with more memory",
+        )
+
+
+def _unfolded(column: pa.ChunkedArray) -> int:
+    """Return the bytes of a dictionary-encoded column's values, each as often as it stands in the column."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_dictionary(column.type):
+        return 0
+    lengths = (pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() for chunk in column.chunks)
+    return sum(length or 0 for length in lengths)
+
+
+def typed(table: pa.Table, name: TableName, path: Path) -> pa.Table:
+    """Return a table's columns in the types of the table `name`.
+
+    Raises:
+        StorageError: a column is missing, of another kind, or empty where it may not be.
+    """
+    import pyarrow as pa
+
+    columns = {}
+    for field in schema(name):
+        if field.name not in table.column_names:
+            if not field.nullable:
+                raise StorageError(f"{path} lacks the column {field.name!r}", AGAIN)
+            columns[field.name] = pa.nulls(table.num_rows, field.type)
+            continue
+        column = table[field.name]
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        fits = _FAMILIES[SCHEMAS[name][field.name].rstrip("?")]
+        if not any(getattr(pa.types, f"is_{family}")(kind) for family in fits):
+            raise StorageError(f"{path}: column {field.name!r} is of type {kind}, {field.type} is needed", AGAIN)
+        try:
+            columns[field.name] = column.cast(field.type)
+        except pa.ArrowException as error:
+            raise StorageError(f"{path}: column {field.name!r}: {str(error).splitlines()[0]}", AGAIN) from error
+        if column.null_count and not field.nullable:
+            raise StorageError(f"{path}: column {field.name!r} has empty places", AGAIN)
+    return pa.table(columns, schema=schema(name).with_metadata(table.schema.metadata))
 
 
 def rows_of(table: pa.Table) -> Sequence[dict[str, Any]]:

@@ -5,13 +5,15 @@ import os
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from made_up_runs import cell, end, failed, record, run_of
 
 from ttc.core.errors import DataError, StorageError
 from ttc.report import samples
-from ttc.report.aggregate import compact, load_tables
-from ttc.store.tables import SCHEMAS, read_table, rows_of, schema, write_table
+from ttc.report.aggregate import NOTES_KEY, compact, load_tables
+from ttc.store.tables import SCHEMAS, read_table, rows_of, schema, to_table, write_table
 
 
 def only(tables):
@@ -151,7 +153,7 @@ def test_nested_rows_and_files(tmp_path):
     assert rows_of(tables.allocation) == [{"cell": "a", "problem_id": "1", **grant}]
     assert tables.candidates.whole()["problem_id"].to_pylist() == ["1", "2"]
     for name in ("cells", "records", "candidates", "allocation"):
-        written = read_table(run.table(name))
+        written = pq.read_table(run.table(name))
         assert written.schema.equals(schema(name))
         assert written.equals(tables.candidates.whole() if name == "candidates" else getattr(tables, name))
         assert written.column_names == list(SCHEMAS[name])
@@ -163,7 +165,7 @@ def test_what_was_predicted_stands_beside_the_grant(tmp_path):
     run = run_of(tmp_path, lines)
     expected = [{"cell": "a", "problem_id": "1", "grant_tokens": 77, **told}]
     assert rows_of(compact(run).allocation) == expected
-    assert rows_of(read_table(run.table("allocation"))) == expected
+    assert rows_of(read_table(run.table("allocation"), "allocation")) == expected
 
 
 def test_candidates_are_read_only_where_they_are_asked_for(tmp_path, monkeypatch):
@@ -249,10 +251,48 @@ def test_tables_of_an_earlier_version_lack_only_what_may_be_null(tmp_path):
     run = run_of(tmp_path, [cell("a"), record("a", "1"), end("a")])
     expected = load_tables(run)
     (run.journal / "main.jsonl").unlink()
-    write_table(read_table(run.table("records")).drop_columns(["kv_token_steps", "wall_s"]), run.table("records"))
+    write_table(
+        read_table(run.table("records"), "records").drop_columns(["kv_token_steps", "wall_s"]), run.table("records")
+    )
     found = load_tables(run).records
     assert found.schema.equals(expected.records.schema)
     assert found["kv_token_steps"].null_count == 1
     write_table(found.drop_columns(["score", "status"]), run.table("records"))
-    with pytest.raises(StorageError, match=r"records\.parquet lacks status"):
+    with pytest.raises(StorageError, match=r"records\.parquet lacks the column 'status'"):
+        load_tables(run)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "values"),
+    [
+        ("cells", "budget", ["many"]),
+        ("cells", "task", [None]),
+        ("records", "score", ["high"]),
+        ("records", "completion_tokens", [None]),
+        ("records", "status", [1]),
+        ("allocation", "price", ["dear"]),
+        ("problems", "task", [3]),
+        ("candidates", "text", [{"a": 1}]),
+    ],
+)
+def test_odd_columns_of_a_run_without_journal_are_refused(table, column, values, tmp_path):
+    told = {"option": "8", "predicted_value": 0.5, "predicted_tokens": 90.0, "price": 0.001}
+    run = run_of(tmp_path, [cell("a"), record("a", "1", allocation=told), end("a")])
+    load_tables(run)
+    write_table(to_table("problems", [{"task": "t", "problem_id": "1"}]), run.table("problems"))
+    (run.journal / "main.jsonl").unlink()
+    found = pq.read_table(run.table(table))
+    assert found.num_rows == 1
+    pq.write_table(found.set_column(found.column_names.index(column), column, pa.array(values)), run.table(table))
+    with pytest.raises(StorageError, match=rf"{table}\.parquet: column '{column}'"):
+        load_tables(run).candidates.whole()
+
+
+@pytest.mark.parametrize("notes", [b"{", b"[]", b'{"lost": "some"}', b'{"incomplete": 3}', b'{"attention": {"a": 1}}'])
+def test_odd_notes_of_a_run_without_journal_are_refused(notes, tmp_path):
+    run = run_of(tmp_path, [cell("a"), record("a", "1"), end("a")])
+    marked = load_tables(run).cells.replace_schema_metadata({NOTES_KEY: notes})
+    (run.journal / "main.jsonl").unlink()
+    write_table(marked, run.table("cells"))
+    with pytest.raises(StorageError, match=r"cells\.parquet has notes that cannot be read"):
         load_tables(run)

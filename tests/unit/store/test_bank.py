@@ -3,6 +3,8 @@
 import json
 import math
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -143,7 +145,7 @@ def test_a_damaged_name_is_told_and_a_lost_one_is_the_folders(tmp_path, content)
 def test_a_bank_lacking_a_column_is_told(tmp_path):
     write_bank([Row(**GOOD)], tmp_path / "bank", "t")
     file = tmp_path / "bank" / "bank.parquet"
-    write_table(read_table(file).drop_columns(["finish"]), file)
+    write_table(read_table(file, "bank").drop_columns(["finish"]), file)
     with pytest.raises(DataError, match="lacks the column 'finish'"):
         read_bank(tmp_path / "bank")
 
@@ -191,16 +193,33 @@ def test_every_table_holds_its_columns_and_types_and_leaves_others_out(tmp_path,
     full = {column: example[kind.rstrip("?")] for column, kind in SCHEMAS[name].items()}
     empty = {column: None if kind.endswith("?") else full[column] for column, kind in SCHEMAS[name].items()}
     write_table(to_table(name, [{**full, "other": 1}, empty]), tmp_path / "t.parquet")
-    assert list(rows_of(read_table(tmp_path / "t.parquet"))) == [full, empty]
+    assert list(rows_of(read_table(tmp_path / "t.parquet", name))) == [full, empty]
 
 
 def test_a_table_that_is_missing_or_damaged_is_told_with_a_way_out(tmp_path):
     with pytest.raises(StorageError, match="does not exist") as caught:
-        read_table(tmp_path / "none.parquet")
+        read_table(tmp_path / "none.parquet", "cells")
     assert "--rebuild" in caught.value.hint
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(StorageError, match="cannot read"):
-        read_table(tmp_path / "bad.parquet")
+        read_table(tmp_path / "bad.parquet", "cells")
+
+
+def test_text_that_unfolds_beyond_the_memory_is_refused_before_it_does(tmp_path):
+    """One long text a million times: 40 kB in the file, a terabyte as values."""
+    rows = pa.table({
+        "task": pa.DictionaryArray.from_arrays(pa.array([0] * 1_000_000, pa.int32()), ["x" * 1_000_000]),
+        "problem_id": pa.array(range(1_000_000)).cast(pa.string()),
+    })  # fmt: skip
+    pq.write_table(rows, tmp_path / "bomb.parquet", compression="zstd")
+    with pytest.raises(StorageError, match="unfolds to 1,000 GB"):
+        read_table(tmp_path / "bomb.parquet", "problems")
+
+
+def test_a_dictionary_column_is_read_as_its_values(tmp_path):
+    rows = pa.table({"task": pa.array(["a", "b", "a"]).dictionary_encode(), "problem_id": ["1", "2", "3"]})
+    pq.write_table(rows, tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet", "problems")["task"].to_pylist() == ["a", "b", "a"]
 
 
 def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path):
