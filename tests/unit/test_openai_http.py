@@ -309,6 +309,13 @@ def test_one_of_the_models_end_tokens_is_no_stop_reason(server: Server) -> None:
     assert run(options(server), Sampling(stop_token_ids=(9,)))[0].stop_reason == 9
 
 
+def test_tokens_that_are_no_numbers_are_the_servers_fault(server: Server) -> None:
+    choice = {"index": 0, "text": "a", "finish_reason": "stop", "token_ids": ["eight"], "logprobs": None}
+    vllm_routes(server, choice, {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4})
+    with pytest.raises(EngineError, match="token_ids that are not whole numbers"):
+        run(options(server))
+
+
 def test_a_refused_key_is_not_repeated(server: Server) -> None:
     server.routes["/v1/models"] = lambda _: refuse(401, f"Incorrect API key provided: {KEY}")
     error = fails(options(server), r"refuses the key \(401\)")

@@ -240,7 +240,11 @@ def _announce(plan: Plan, dry_run: bool) -> None:
             lines.append(f"price: about {price:,.2f}, with about {work.prompted:,} prompt tokens")
         if any(cell.subject.sampling.temperature == 0 for cell in plan.cells):
             lines.append("warning: at temperature 0 all samples of a problem are equal: voting is one vote")
-    for line in lines:
+    for bench in plan.benches:
+        if level := bench.source.get("sandbox"):
+            weak = "" if level in ("namespaces", "landlock") else "warning: "
+            lines.append(f"{weak}code that models write for {plain(bench.subject.task)} runs in the sandbox {level!r}")
+    for line in dict.fromkeys(lines):
         typer.echo(line, err=not dry_run)
     if dry_run:
         for cell in plan.cells:

@@ -31,6 +31,8 @@ def completed(request: GenRequest, answer: Any, choice: Any) -> Completion:
     values = None if recorded is None else _numbers(recorded.token_logprobs)
     tops = None if recorded is None or not recorded.top_logprobs else [list(d.values()) for d in recorded.top_logprobs]
     tokens = tuple(getattr(choice, "token_ids", None) or ())
+    if not all(isinstance(token, int) for token in tokens):
+        raise EngineError("the server answered with token_ids that are not whole numbers", "look at the server's log")
     return _completion(request, answer, choice, (choice.text or "", tokens, stop), values, tops)
 
 

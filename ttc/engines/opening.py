@@ -121,7 +121,9 @@ def _servers(spec: ModelSpec) -> tuple[list[str], str]:
     addresses, _, name = spec.path.partition("#")
     urls = addresses.split(",")
     if not name or not all(url.startswith(WEB) and _has_host(url) for url in urls):
-        raise ConfigError(f"{spec.path} is not a model of a server", "write http://HOST:PORT/v1#NAME")
+        # Whatever stands before an @ may be a password that has put the rest out of order.
+        shown = f"***@{spec.path.rpartition('@')[2]}" if "@" in spec.path else spec.path
+        raise ConfigError(f"{shown} is not a model of a server", "write http://HOST:PORT/v1#NAME")
     return urls, name
 
 

@@ -37,11 +37,12 @@ class Shape:
 
     parameters: int
     attention: AttentionShape
+    weight_bits: int = 8 * BYTES_PER_ELEMENT
 
     @property
     def weight_bytes(self) -> int:
         """Return the bytes of all weights."""
-        return self.parameters * BYTES_PER_ELEMENT
+        return self.parameters * self.weight_bits // 8
 
     @property
     def kv_bytes(self) -> int:
@@ -245,7 +246,7 @@ def roofline(work: Workload, shape: Shape, machine: Machine) -> Projection:
         f"a roofline: peak FLOP/s and bandwidth of {machine.gpus} x {machine.name} ({machine.hardware.source}), bound by"
         f" {bound}: a floor, real engines take longer; give --throughput where it was measured",
         f"{batch} sequences of {length:.0f} tokens on average are decoded at once",
-        f"weights and cache at {BYTES_PER_ELEMENT} bytes a number; vLLM takes {MEMORY_SHARE:.0%} of the memory",
+        f"weights of {shape.weight_bits} bits, cache of {BYTES_PER_ELEMENT} bytes a number; vLLM takes {MEMORY_SHARE:.0%} of the memory",
     ]
     if batch < machine.concurrency:
         said.append(f"only {batch} of the {machine.concurrency} sequences asked for fit at their longest")
@@ -279,9 +280,31 @@ def shape_of(config: Mapping[str, Any], parameters: int | None) -> Shape:
     """Return a model's shape by its `config.json`; None counts the parameters by it.
 
     Raises:
-        DataError: a key is missing, or it is a mixture of experts whose parameters were not counted.
+        DataError: a key is missing, it is a mixture of experts whose parameters were not counted, or it is quantised
+            and does not tell to how many bits.
     """
-    return Shape(dense_parameters(config) if parameters is None else parameters, attention_shape(config))
+    counted = dense_parameters(config) if parameters is None else parameters
+    return Shape(counted, attention_shape(config), _weight_bits(config.get("quantization_config")))
+
+
+def _weight_bits(quantised: Any) -> int:
+    """Return the bits of a weight by the keys that the quantisers write; scales and what is left whole are not counted."""
+    if not quantised:
+        return 8 * BYTES_PER_ELEMENT
+    told = quantised if isinstance(quantised, dict) else {}
+    groups = told.get("config_groups")
+    first: Any = next(iter(groups.values()), None) if isinstance(groups, dict) else None
+    weights = first.get("weights") if isinstance(first, dict) else None
+    bits = told.get("bits") or (weights.get("num_bits") if isinstance(weights, dict) else None)
+    if bits is None:
+        eight = told.get("load_in_8bit") or told.get("quant_method") in ("fp8", "fbgemm_fp8")
+        bits = 4 if told.get("load_in_4bit") or told.get("quant_method") == "mxfp4" else 8 if eight else None
+    if not isinstance(bits, int) or not 1 <= bits <= 32:
+        raise DataError(
+            "the model is quantised, and its config.json does not tell to how many bits",
+            "give --throughput instead of --hardware",
+        )
+    return bits
 
 
 def dense_parameters(config: Mapping[str, Any]) -> int:

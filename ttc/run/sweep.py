@@ -275,6 +275,12 @@ class _Sweep:
         attempts = [Attempt(solvers[p.id], p, granters, world, judge, timeout_s) for p in left]
         started = time.perf_counter()
         hits = await self._run_attempts(cell, attempts, totals)
+        if over := max(ledger.overdrawn for ledger in totals):
+            said = (
+                f"cell {cell.id}: the engine generated {over:,} tokens more than it was asked for: no budget holds it"
+            )
+            self.run.log(f"{now()} {said}")
+            self.observer.warn(said)
         wall_s: float | None = time.perf_counter() - started
         if hits or self.config.overlap or done or "live" not in engine.capabilities or self.shard is not None:
             # Time means nothing where samples were stored or recorded, cells overlapped, or one was interrupted or shared.

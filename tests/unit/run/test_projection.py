@@ -157,3 +157,28 @@ def test_parameters_are_counted_as_the_weights_are():
         dense_parameters({**published, "num_local_experts": 8})
     with pytest.raises(DataError, match="vocab_size"):
         dense_parameters({k: v for k, v in published.items() if k != "vocab_size"})
+
+
+@pytest.mark.parametrize(
+    ("quantised", "bits"),
+    [
+        (None, 16),
+        ({"quant_method": "gptq", "bits": 4}, 4),
+        ({"quant_method": "awq", "bits": 4}, 4),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, 8),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False}, 4),
+        ({"quant_method": "fp8"}, 8),
+        ({"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4}}}}, 4),
+    ],
+)
+def test_quantised_weights_take_their_bits(quantised, bits):
+    shape = shape_of({**read_config(POLICY), "quantization_config": quantised}, 1000)
+    assert (shape.weight_bytes, shape.kv_bytes) == (1000 * bits // 8, shape_of(read_config(POLICY), 1000).kv_bytes)
+
+
+@pytest.mark.parametrize(
+    "quantised", [{"quant_method": "new"}, {"bits": "4"}, {"bits": 0}, "yes", {"config_groups": [1]}]
+)
+def test_weights_of_unknown_bits_are_not_planned(quantised):
+    with pytest.raises(DataError, match="to how many bits"):
+        shape_of({**read_config(POLICY), "quantization_config": quantised}, 1000)

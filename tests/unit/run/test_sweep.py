@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from ttc.api import Silent, make_plan
 from ttc.core.errors import EngineError, FailedProblemsError, StorageError, TtcError
+from ttc.core.types import Usage
 from ttc.engines.fake import FakeEngine
 from ttc.run.sweep import run_sweep
 from ttc.store.bank import Row, write_bank
@@ -189,6 +191,30 @@ def test_tolerated_failures_are_recorded_and_tried_again_by_the_next_run(folder)
     lines = [json.loads(x) for x in (folder / "run" / "journal" / "main.jsonl").read_text().splitlines()]
     tries = [line["problem_id"] for line in lines if "problem_id" in line]
     assert {p: tries.count(p) for p in tries} == {f"q{i}": 2 if f"q{i}" in failed else 1 for i in range(8)}
+
+
+class Talkative(FakeEngine):
+    """Takes no notice of max_tokens."""
+
+    async def generate(self, requests):
+        return [replace(c, usage=Usage(completion=request.max_tokens + 11)) for c, request in
+                zip(await super().generate(requests), requests, strict=True)]  # fmt: skip
+
+
+def test_an_engine_that_gives_more_than_it_was_asked_for_is_told(folder, monkeypatch):
+    monkeypatch.setattr("ttc.api.open_engine", lambda spec: Talkative())
+    warned = []
+
+    class Listening(Silent):
+        def warn(self, text):
+            warned.append(text)
+
+    rows = run(live(sampling={"max_tokens": 100}), folder / "run", Listening()).records.values()
+    over = 11 * sum(round(row["calls"]) for row in rows)
+    assert over
+    (said,) = warned
+    assert f"{over:,} tokens more than it was asked for" in said
+    assert said in (folder / "run" / "log.txt").read_text()
 
 
 class Dying(FakeEngine):
