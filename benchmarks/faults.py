@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import fcntl
 import json
+import math
 import os
 import random
 import resource
@@ -49,6 +50,13 @@ LATE = ("tables", "report")
 COMPILED = "torchinductor_"
 """What PyTorch compiled, which the next start takes up."""
 SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps it
+MEASURED = ("logprob", "prompt_tokens", "cached_tokens", "reward_tokens", "flops")
+"""Log-probabilities, whose digits follow what vLLM batches, and what was really computed: prompts by what the prefix
+cache held (their sum with what was cached is compared), scores by what the reward model had read since it was started."""
+LAST_DIGITS = 1e-6
+"""Of a reward model's scores, which follow what it batches too."""
+UNREPEATED = ("wrong JSON",)
+"""What no server is asked again for: it answered."""
 CORES = {"policy": "the policy's engine", "reward": "the reward model's engine"}
 """In the order in which a run starts them."""
 GRID = {
@@ -185,7 +193,7 @@ class Broken:
         cells = [line for line in journal_rows(self.out) if line.get("kind") == "cell"]
         totals = {cell["cell"]: cell["budget"] * cell["n_problems"] for cell in cells}
         spent = Counter[str]()
-        for r in rows:
+        for r in records(self.out):  # failed attempts are charged too
             spent[r["cell"]] += r["draw_spent"][0]
         restarts = json.loads((self.out / "manifest.json").read_text())["restarts"]
         for n, (row, found) in enumerate(self._snapshots):
@@ -203,8 +211,20 @@ class Broken:
 
 
 def same(out: Path, whole: Path) -> bool:
-    """Say whether two runs have the same tables, log-probabilities apart: their last digits follow what vLLM batched."""
-    return tables(out, {"logprob"}) == tables(whole, {"logprob"})
+    """Say whether two runs have the same tables, but for what two unbroken runs differ in too (see MEASURED)."""
+    here, there = tables(out), tables(whole)
+    return all(len(here[name]) == len(there[name]) and all(map(_alike, here[name], there[name])) for name in here)
+
+
+def _alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    left_out: tuple[str, ...] = MEASURED
+    if "text" in a:  # a candidate, whose score is a reward model's
+        left_out = (*MEASURED, "score")
+        if not math.isclose(a["score"] or 0, b["score"] or 0, abs_tol=LAST_DIGITS):
+            return False
+    if "cached_tokens" in a and a["prompt_tokens"] + a["cached_tokens"] != b["prompt_tokens"] + b["cached_tokens"]:
+        return False
+    return all(value == b[key] for key, value in a.items() if key not in left_out)
 
 
 def finished(out: Path) -> list[dict[str, Any]]:
@@ -381,6 +401,8 @@ def endpoints(lab: Lab) -> None:
                 endpoint.faults = {}
                 # What a failed attempt spent stays charged, so that the last problems may draw less.
                 broken.complete(lab.work / "smooth" if row.exits == [0] else None)
+                if row.exits != [0] and once and name not in UNREPEATED:
+                    row.same_table = False  # it was to be asked again until it answered
 
 
 def _endpoint_config(lab: Lab, endpoint: Stub, retries: int) -> list[str]:
@@ -425,6 +447,9 @@ def main() -> int:
         if ended.code != 0:
             raise SystemExit(f"the unbroken run failed: {ended.said}")
         print(f"unbroken run: {len(finished(lab.whole))} records, {time.monotonic() - begun:.0f} s", flush=True)
+        again = Broken(lab, "again")
+        again.hit("none: a second unbroken run", lab.run(again.out))
+        again.complete(lab.whole)
         parts: dict[str, Callable[[], None]] = {
             "kill": lambda: kills(lab, args.kills, args.engine_kills if args.engine == "embedded" else 0),
             "disk": lambda: disk(lab),

@@ -42,6 +42,7 @@ def test_a_model_that_is_only_named_by_a_throughput(folder, capsys):
     assert lines["completion tokens charged"] == "at most 6,000, expected 6,000"
     assert lines["completion tokens generated"] == "expected 4,000"
     assert lines["time"].startswith("40.0 s (0.011 h)")
+    assert lines["accelerator hours"] == "0.011"
     assert lines["price"] == "0.04 at 3.6 an hour"
     assert "half its cap" in assumed and "100 completion tokens a second (given)" in assumed
     assert sorted(folder.iterdir()) == [folder / "rows.jsonl"]

@@ -91,5 +91,5 @@ def swept(out: Path, workers: int, kill: bool = False) -> dict[tuple[str, str], 
 
 @pytest.mark.timeout(1500)
 def test_a_killed_worker_of_the_shipped_pair_changes_no_table(tmp_path: Path) -> None:
-    """Two workers hold a pair each; one of them is killed half way and started anew."""
+    """Two workers hold a pair each; one of them is killed half way."""
     assert swept(tmp_path / "killed", 2, kill=True) == swept(tmp_path / "alone", 0)

@@ -97,7 +97,7 @@ def test_a_killed_owner_takes_its_engine_along(tmp_path: Path, tiny_model: Path,
     processes = children(owner.pid)
     assert len(processes) >= 2
     time.sleep(1.0)
-    assert left_in(scratch)  # its sockets
+    assert any(path.is_socket() for path in scratch.glob("ttc-*/*"))
     owner.send_signal(signal.SIGKILL)
     owner.communicate()
     assert wait_gone(processes, 10.0) == []

@@ -9,6 +9,8 @@ import threading
 import pytest
 
 from ttc.cli.main import run
+from ttc.core.errors import ConfigError
+from ttc.core.specs import parse_config
 
 KEY = "sk-secret-7f3a9c51e0"
 PASSWORD = "pw-secret-44d1b2"
@@ -119,6 +121,23 @@ def test_no_key_is_told_that_stands_in_options_or_behind_a_reward_model(server, 
         assert leaks(tmp_path, output) == []
     written = {p.name for p in tmp_path.rglob("*") if p.is_file()}
     assert {"manifest.json", "config.yaml"} <= written
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"models": [{"path": "m", "options": [{"api_key": KEY}]}]},
+        {"models": [{"path": "m", "options": f"api_key={KEY}"}]},
+        {"models": [[{"path": "m", "api_key": KEY}]]},
+        {"models": [{"path": "m", "options": {"api_key": {"x": KEY}}}]},
+        {"prm": [{"path": "m", "api_key": KEY}]},
+        {"tracker": {"api-key": KEY}},
+    ],
+)
+def test_no_key_is_told_that_stands_in_a_wrong_place(values):
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"tasks": ["gsm8k"], "strategies": ["greedy"], "budgets": [100], **values}, "c.yaml")
+    assert KEY not in str(caught.value)
 
 
 def test_no_key_is_told_where_nobody_listens(sweep, tmp_path):

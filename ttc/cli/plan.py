@@ -59,10 +59,8 @@ def plan(
     projection = _projection(work, machine, known, habits, throughput)
     lines = [
         ("cells", f"{len(cells)} on {problems_of(cells)} problems"),
-        *_lines(work, projection, machine, known),
+        *_lines(work, projection, machine, known, gpus),
     ]
-    if machine is None:
-        lines.append(("accelerator hours", f"{projection.seconds / 3600 * gpus:,.3f}"))
     if price_per_hour is not None and not math.isfinite(price_per_hour):
         raise ConfigError(f"a price must be finite, not {price_per_hour:g}")
     if price_per_hour is not None:
@@ -75,7 +73,7 @@ def plan(
 
 
 def _lines(
-    work: Workload, projection: Projection, machine: Machine | None, shape: Shape | None
+    work: Workload, projection: Projection, machine: Machine | None, shape: Shape | None, gpus: int
 ) -> Iterator[tuple[str, str]]:
     """Yield what is expected as (name, value) texts."""
     from ttc.run.projection import memory
@@ -86,10 +84,9 @@ def _lines(
     yield "time", f"{_duration(projection.seconds)} at {projection.tokens_per_s:,.0f} completion tokens a second"
     if projection.prefill_s:
         yield "of it for prompts", _duration(projection.prefill_s)
-    if machine is None:
-        return
-    yield "accelerator hours", f"{projection.seconds / 3600 * machine.gpus:,.3f} of {machine.name}"
-    if shape is not None:
+    named = "" if machine is None else f" of {machine.name}"
+    yield "accelerator hours", f"{projection.seconds / 3600 * gpus:,.3f}{named}"
+    if machine is not None and shape is not None:
         held = memory(work, shape, machine)
         yield "weights", f"{held.weights / 1e9:,.3f} GB"
         yield (
@@ -148,7 +145,7 @@ def _shape(path: Path | None, from_run: Path | None, spec: SweepConfig, cells: S
     Raises:
         ConfigError: it is known nowhere, or there are several models.
     """
-    from ttc.engines.fingerprint import count_parameters, read_config
+    from ttc.engines.fingerprint import count_parameters, quantisation, read_config
     from ttc.engines.opening import EMBEDDED
     from ttc.run.projection import shape_of
 
@@ -179,7 +176,7 @@ def _shape(path: Path | None, from_run: Path | None, spec: SweepConfig, cells: S
             f"the size of {name} is not known: there is no config.json in {path}",
             "give --shape with a folder that holds the model's config.json (its weights need not be there), or a run",
         )
-    return shape_of(read_config(path), count_parameters(path))
+    return shape_of({**read_config(path), "quantization_config": quantisation(path)}, count_parameters(path))
 
 
 def _shapes_in_run(path: Path) -> dict[str, Shape]:

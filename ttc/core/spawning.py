@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from multiprocessing import context, spawn
 from typing import Any
 
+_MARK = "leaves_out_main"
 _thread = threading.local()
 _lock = threading.Lock()
 
@@ -37,7 +38,7 @@ def forkserver(needs_main: bool = False) -> multiprocessing.context.BaseContext:
 def _watch() -> None:
     """Have multiprocessing ask which thread it prepares a process for; once, and for good."""
     with _lock:
-        if hasattr(spawn.get_preparation_data, "__wrapped__"):
+        if getattr(spawn.get_preparation_data, _MARK, False):
             return
         plain = spawn.get_preparation_data
 
@@ -46,6 +47,7 @@ def _watch() -> None:
             left_out = ("init_main_from_name", "init_main_from_path") if getattr(_thread, "without", False) else ()
             return {key: value for key, value in plain(name).items() if key not in left_out}
 
+        setattr(prepared, _MARK, True)
         spawn.get_preparation_data = prepared
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
@@ -326,7 +327,9 @@ def _explain(error: ValidationError, source: str) -> ConfigError:
         return ConfigError(f"{source}: unknown key {where!r}", did_you_mean(key, _keys_at(first["loc"][:-1])))
     message = str(first["msg"]).removeprefix("Value error, ")
     given = first.get("input")
-    shown = "" if isinstance(given, dict) or "api_key" in first["loc"] else f", found {_shortened(given)}"
+    found = _written(given)
+    secret = "api_key" in first["loc"] or re.search("api.?key", found, re.IGNORECASE)
+    shown = "" if isinstance(given, dict) or secret else f", found {found[:_SHOWN]}"
     return ConfigError(f"{source}: {where + ': ' if where else ''}{message}{shown}")
 
 
@@ -334,9 +337,9 @@ _SHOWN = 200
 """Characters of a wrong value that a message repeats."""
 
 
-def _shortened(given: Any) -> str:
+def _written(given: Any) -> str:
     try:
-        return repr(given)[:_SHOWN]
+        return repr(given)
     except ValueError:
         return "a number of too many digits"
 

@@ -88,6 +88,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def quantisation(folder: Path) -> Any:
+    """Return what a model says of its quantisation, in `config.json` or in GPTQ's own file; None where it has none."""
+    if own := read_config(folder).get("quantization_config"):
+        return own
+    path = folder / "quantize_config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise EngineError(f"cannot read {path}: {error}", "download the model again") from error
+
+
 def has_chat_template(folder: Path) -> bool:
     """Say whether the model's own files define how a chat is turned into tokens."""
     if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json", "tekken.json")):
@@ -104,14 +115,13 @@ def count_parameters(folder: Path) -> int | None:
 
     None where there are no safetensors, or where the weights are quantised: packed numbers cannot be counted.
     """
-    config = read_config(folder)
-    if config.get("quantization_config") or any(folder.glob("quantize_config.json")):
+    if quantisation(folder):
         return None
     files = _safetensors(folder)
     if not files:
         return None
     tensors = {name: entry for file in files for name, entry in _header(file).items() if name != "__metadata__"}
-    if config.get("tie_word_embeddings") and len(tensors) > 1:
+    if read_config(folder).get("tie_word_embeddings") and len(tensors) > 1:
         tensors.pop("lm_head.weight", None)  # some files hold the tied embedding a second time
     return sum(int(math.prod(entry["shape"])) for entry in tensors.values())
 

@@ -121,8 +121,9 @@ def _usage(answer: Any, request: GenRequest) -> Usage:
     completion = getattr(usage, "completion_tokens", None)
     if not isinstance(completion, int) or completion < 0:
         return Usage(completion=request.max_tokens)  # nothing was reported: charge the worst case
-    prompt = getattr(usage, "prompt_tokens", None) or 0
+    prompt = max(0, getattr(usage, "prompt_tokens", None) or 0)
     cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None) or 0
+    cached = min(max(0, cached), prompt)
     return Usage(prompt=prompt - cached, cached=cached, completion=max(completion, 1))  # free answers would never end
 
 

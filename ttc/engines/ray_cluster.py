@@ -97,7 +97,7 @@ def _look_for(address: str) -> None:
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         cause = f"cannot join the Ray cluster at {address}: {error}"
         raise EngineError(cause, "ray start --head starts one; HOST:6379 is its address") from error
 

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
@@ -41,9 +42,10 @@ class CoreProcesses:
 
     def __init__(self, *, capture: bool) -> None:
         self.capture = capture
-        # vLLM leaves sockets, and when killed other files. A short name: a socket's path may have 104 bytes on some systems.
-        self._folder = Path(tempfile.mkdtemp(prefix="ttc-", dir=os.environ.get("VLLM_RPC_BASE_PATH")))
-        self._log = (self._folder / "log").open("xb+")
+        self._folder: Path | None = None
+        """Of all files of the processes: vLLM leaves sockets, and when killed others."""
+        self._log: BinaryIO | None = None
+        """Held open: it is read when the processes are dead, and their folder with them."""
         self._others: set[int] | None = None
         """Children that were there before; None but while launching, when new ones are ours."""
         self._groups: set[int] = set()
@@ -54,17 +56,21 @@ class CoreProcesses:
 
         The calling thread must outlive the processes: the kernel ends them when that thread ends.
         """
-        variables = {
-            "TTC_ENGINE_OWNER": str(os.getpid()),
-            "TTC_ENGINE_PYTHON": sys.executable,
-            "TTC_ENGINE_FOLDER": str(self._folder),
-            "TTC_ENGINE_LOG": self._log.name if self.capture else "",
-            "VLLM_RPC_BASE_PATH": str(self._folder),
-            # Where PyTorch keeps what it compiled: it stays for the next start.
-            "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-            or str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}"),
-        }
         with _spawning:
+            # A short name: a socket's path may have 104 bytes on some systems.
+            folder = Path(tempfile.mkdtemp(prefix="ttc-", dir=os.environ.get("VLLM_RPC_BASE_PATH")))
+            self._folder = folder
+            self._log = (folder / "log").open("xb+")
+            variables = {
+                "TTC_ENGINE_OWNER": str(os.getpid()),
+                "TTC_ENGINE_PYTHON": sys.executable,
+                "TTC_ENGINE_FOLDER": str(folder),
+                "TTC_ENGINE_LOG": str(folder / "log") if self.capture else "",
+                "VLLM_RPC_BASE_PATH": str(folder),
+                # Where PyTorch keeps what it compiled: it stays for the next start.
+                "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+                or str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}"),
+            }
             resource_tracker.ensure_running()  # shared by the whole program, so not through the launcher
             self._others = {child.pid for child in psutil.Process().children()}
             plain = multiprocessing.spawn.get_executable()
@@ -81,7 +87,7 @@ class CoreProcesses:
 
     def root_cause(self) -> str:
         """Return the line that says why a process failed, or an empty string where none says it."""
-        if self._log.closed:
+        if self._log is None:
             return ""
         self._log.seek(max(0, os.fstat(self._log.fileno()).st_size - _LOG_TAIL_BYTES))
         lines = self._log.read().decode(errors="replace").splitlines()
@@ -103,8 +109,11 @@ class CoreProcesses:
     def end(self) -> None:
         """End what is left of the processes and forget their files. Doing it twice is no error."""
         self.kill()
-        self._log.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _find_groups(self) -> None:
         if self._others is None:

@@ -296,11 +296,11 @@ def _notes(run: RunDir, cells: pa.Table) -> dict[str, Any]:
     try:
         notes = json.loads((cells.schema.metadata or {}).get(NOTES_KEY, b"{}"))
         return {
-            "incomplete": frozenset(notes.get("incomplete", ())),
+            "incomplete": frozenset(map(str, notes.get("incomplete", ()))),
             **{key: int(notes.get(key, 0)) for key in ("empty_cells", "lost", "retried")},
             "attention": {
                 cell: (float(attended), float(read)) for cell, (attended, read) in notes.get("attention", {}).items()
             },
         }
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise StorageError(f"{run.table('cells')} has notes that cannot be read: {error}", AGAIN) from error

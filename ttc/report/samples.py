@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttc.core.errors import StorageError, cannot_write
-from ttc.store.tables import AGAIN, SCHEMAS, schema, typed
+from ttc.core.errors import cannot_write
+from ttc.store.tables import read_groups, schema, to_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,33 +55,20 @@ class Samples:
         kept = []
         for part in self.parts:
             allowed = part.cells if cells is None else cells if part.cells is None else cells & part.cells
-            for batch in _batches(part.path):
-                found = _filtered(_filtered(batch, "cell", allowed), "problem_id", problems)
+            for group in read_groups(part.path, "candidates"):
+                found = _filtered(_filtered(group, "cell", allowed), "problem_id", problems)
                 if found.num_rows:
-                    kept.append(found)
-        return pa.Table.from_batches(kept, schema("candidates"))
+                    kept.append(found.replace_schema_metadata(None))
+        return pa.concat_tables(kept) if kept else to_table("candidates", ())
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            known = [column for column in file.schema_arrow.names if column in SCHEMAS["candidates"]]
-            for batch in file.iter_batches(BATCH_ROWS, columns=known):
-                yield from typed(pa.Table.from_batches([batch]), "candidates", path).to_batches()
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read {path}: {error}", AGAIN) from error
-
-
-def _filtered(batch: pa.RecordBatch, column: str, wanted: frozenset[str] | None) -> pa.RecordBatch:
+def _filtered(rows: pa.Table, column: str, wanted: frozenset[str] | None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if wanted is None or not batch.num_rows:
-        return batch
-    return batch.filter(pc.is_in(batch[column], value_set=pa.array(sorted(wanted), pa.string())))
+    if wanted is None or not rows.num_rows:
+        return rows
+    return rows.filter(pc.is_in(rows[column], value_set=pa.array(sorted(wanted), pa.string())))
 
 
 def write_samples(path: Path, groups: Iterator[pa.Table]) -> Samples:

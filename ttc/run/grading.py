@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -243,7 +244,7 @@ class _Pool:
                 max_tasks=_TASKS_PER_WORKER,
                 initializer=_start_worker,
                 initargs=(user_module(self._checker), self._checker),
-                context=forkserver(needs_main=type(self._checker).__module__ == "__main__"),
+                context=forkserver(needs_main=b"__main__" in bytes(ForkingPickler.dumps(self._checker))),
             )
         future = self._pool.schedule(_bounded, args=(function, self._time_limit_s + _ORPHAN_S, *arguments))
         self._pending.add(future)

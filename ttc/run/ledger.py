@@ -25,7 +25,7 @@ class Ledger:
         self.spent = 0
         self.reserved = 0
         self.overdrawn = 0
-        """Tokens an engine moved beyond a reservation: 0 unless a server ignores max_tokens."""
+        """Budget tokens that calls cost beyond their reservations: 0 unless a server ignores max_tokens."""
         self._parent = parent
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -70,7 +70,7 @@ class Ledger:
     def settle(self, reserved: int, spent: int) -> None:
         """Give back a reservation and book what was really spent (at most the reservation)."""
         booked = min(reserved, max(spent, 0))
-        self.overdrawn += spent - booked
+        self.overdrawn += max(0, spent - reserved)
         self.reserved -= reserved
         self.spent += booked
         if self.rolling:

@@ -276,9 +276,7 @@ class _Sweep:
         started = time.perf_counter()
         hits = await self._run_attempts(cell, attempts, totals)
         if over := max(ledger.overdrawn for ledger in totals):
-            said = (
-                f"cell {cell.id}: the engine generated {over:,} tokens more than it was asked for: no budget holds it"
-            )
+            said = f"cell {cell.id}: calls cost {over:,} tokens more than they reserved: the engine does not keep to max_tokens"
             self.run.log(f"{now()} {said}")
             self.observer.warn(said)
         wall_s: float | None = time.perf_counter() - started

@@ -61,17 +61,17 @@ def read_journal(folder: Path, without: Collection[str] = ()) -> Replay:
                 if whole:
                     replay.damaged.append(f"{path.name}:{number}")
             elif "problem_id" in row:
+                for dropped in without:
+                    row.pop(dropped, None)
                 key = (str(row.get("cell")), str(row["problem_id"]))
                 earlier = replay.records.get(key)
                 if earlier is None or earlier.get("status") == "error":
                     if earlier is not None:
                         replay.retried.append(earlier)
-                    for dropped in without:
-                        row.pop(dropped, None)
                     replay.records[key] = row
                     replay.places[key] = (path, start)
                 elif row.get("status") == "error":  # of another file, whose attempt failed before this one's succeeded
-                    replay.retried.append({name: row[name] for name in row.keys() - set(without)})
+                    replay.retried.append(row)
             else:
                 replay.events.append(row)
     return replay

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from ttc.core.errors import StorageError, cannot_write
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 TableName = Literal["cells", "records", "candidates", "allocation", "problems", "bank", "features"]
 
@@ -179,28 +180,83 @@ def write_table(table: pa.Table, path: Path) -> None:
 def read_table(path: Path, name: TableName) -> pa.Table:
     """Read a Parquet file, whoever wrote it, as the table `name`: exactly that table's columns in its types.
 
-    A nullable column that the file lacks (an earlier version did not record it) is null, other columns are left
-    out. Text that repeats is stored once in the file and can unfold to any size, so it is counted first.
+    A nullable column that the file lacks (an earlier version did not record it) is null, other columns are left out.
 
     Raises:
-        StorageError: it is missing, damaged, of other columns or types, or more than this machine's memory holds.
+        StorageError: it is missing, damaged, of other columns or types, or unfolds to more than this machine's memory.
     """
+    with _opened(path) as file:
+        found = _fitting(file.schema_arrow, name, path)
+        _bounded(path, sum(_size(path, file, group, found) for group in range(file.num_row_groups)))
+        return _typed(file.read(columns=found), name, path)
+
+
+def read_groups(path: Path, name: TableName) -> Iterator[pa.Table]:
+    """Read a Parquet file as `read_table` does, a row group at a time: only one of them must fit the memory."""
+    with _opened(path) as file:
+        found = _fitting(file.schema_arrow, name, path)
+        for group in range(file.num_row_groups):
+            _bounded(path, _size(path, file, group, found))
+            yield _typed(file.read_row_group(group, columns=found), name, path)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        texts = [field.name for field in pq.read_schema(path) if field.type in (pa.string(), pa.large_string())]
-        with pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as file:
-            found = [column for column in file.schema_arrow.names if column in SCHEMAS[name]]
-            stored = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
-            _bounded(path, stored + 8 * file.metadata.num_rows * len(SCHEMAS[name]))
-            table = file.read(columns=found)
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            yield file
     except FileNotFoundError as error:
         raise StorageError(f"{path} does not exist", AGAIN) from error
     except (OSError, MemoryError, pa.ArrowException) as error:
         raise StorageError(f"cannot read {path}: {error}", AGAIN) from error
-    _bounded(path, sum(_unfolded(column) for column in table.columns))
-    return typed(table, name, path)
+
+
+def _fitting(found: pa.Schema, name: TableName, path: Path) -> list[str]:
+    """Return those columns of a file that the table has.
+
+    Raises:
+        StorageError: a column is missing, there twice, or of another kind.
+    """
+    import pyarrow as pa
+
+    columns = []
+    for field in schema(name):
+        count = found.names.count(field.name)
+        if count > 1 or (not count and not field.nullable):
+            what = f"has the column {field.name!r} twice" if count else f"lacks the column {field.name!r}"
+            raise StorageError(f"{path} {what}", AGAIN)
+        if not count:
+            continue
+        kind = found.field(field.name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        fits = _FAMILIES[SCHEMAS[name][field.name].rstrip("?")]
+        if not any(getattr(pa.types, f"is_{family}")(kind) for family in fits):
+            raise StorageError(f"{path}: column {field.name!r} is of type {kind}, {field.type} is needed", AGAIN)
+        columns.append(field.name)
+    return columns
+
+
+def _size(path: Path, file: pq.ParquetFile, group: int, columns: Sequence[str]) -> int:
+    """Return the bytes that a row group unfolds to: a text that repeats is stored once, and so is a number."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    told = file.metadata.row_group(group)
+    stored: int = told.total_byte_size + 8 * sum(told.column(i).num_values for i in range(told.num_columns))
+    _bounded(path, stored)
+    kinds = {column: file.schema_arrow.field(column).type for column in columns}
+    texts = [c for c, kind in kinds.items() if kind in (pa.string(), pa.large_string()) or pa.types.is_dictionary(kind)]
+    if not texts:
+        return stored
+    with pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as folded:
+        chunks = [chunk for column in folded.read_row_group(group, columns=texts).columns for chunk in column.chunks]
+    letters = (pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() for chunk in chunks)
+    unfolded: int = stored + sum(length or 0 for length in letters)
+    return unfolded
 
 
 def _bounded(path: Path, size: int) -> None:
@@ -213,42 +269,20 @@ def _bounded(path: Path, size: int) -> None:
         )
 
 
-def _unfolded(column: pa.ChunkedArray) -> int:
-    """Return the bytes of a dictionary-encoded column's values, each as often as it stands in the column."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_dictionary(column.type):
-        return 0
-    lengths = (pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() for chunk in column.chunks)
-    return sum(length or 0 for length in lengths)
-
-
-def typed(table: pa.Table, name: TableName, path: Path) -> pa.Table:
-    """Return a table's columns in the types of the table `name`.
-
-    Raises:
-        StorageError: a column is missing, of another kind, or empty where it may not be.
-    """
+def _typed(table: pa.Table, name: TableName, path: Path) -> pa.Table:
+    """Return a table's columns in the types of the table `name`. Raises StorageError where they cannot be."""
     import pyarrow as pa
 
     columns = {}
     for field in schema(name):
         if field.name not in table.column_names:
-            if not field.nullable:
-                raise StorageError(f"{path} lacks the column {field.name!r}", AGAIN)
             columns[field.name] = pa.nulls(table.num_rows, field.type)
             continue
-        column = table[field.name]
-        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        fits = _FAMILIES[SCHEMAS[name][field.name].rstrip("?")]
-        if not any(getattr(pa.types, f"is_{family}")(kind) for family in fits):
-            raise StorageError(f"{path}: column {field.name!r} is of type {kind}, {field.type} is needed", AGAIN)
         try:
-            columns[field.name] = column.cast(field.type)
+            columns[field.name] = table[field.name].cast(field.type)
         except pa.ArrowException as error:
             raise StorageError(f"{path}: column {field.name!r}: {str(error).splitlines()[0]}", AGAIN) from error
-        if column.null_count and not field.nullable:
+        if table[field.name].null_count and not field.nullable:
             raise StorageError(f"{path}: column {field.name!r} has empty places", AGAIN)
     return pa.table(columns, schema=schema(name).with_metadata(table.schema.metadata))
 

@@ -45,7 +45,9 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("who", ["owner killed", "core killed", "core leaves"])
-def test_an_engine_takes_its_children_along(tmp_path, who):
+def test_an_engine_takes_its_children_and_its_files_along(tmp_path, who, monkeypatch):
+    (tmp_path / "files").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "files"))
     script = tmp_path / "owner.py"
     script.write_text(OWNER)
     (tmp_path / "cores.py").write_text(CORE)
@@ -57,7 +59,9 @@ def test_an_engine_takes_its_children_along(tmp_path, who):
             if who == "owner killed":
                 owner.kill()
                 assert left_running(owner.pid, within_s=60) == []
+                assert list((tmp_path / "files").iterdir()) == []
                 return
+            assert len(list((tmp_path / "files").glob("ttc-*/log"))) == 1
             if who == "core killed":
                 subprocess.run(["kill", "-9", str(core)], check=True)
             else:
@@ -66,6 +70,7 @@ def test_an_engine_takes_its_children_along(tmp_path, who):
         finally:
             owner.send_signal(signal.SIGKILL)
     assert left_running(owner.pid, within_s=60) == []
+    assert list((tmp_path / "files").iterdir()) == []
 
 
 def gone(pid):

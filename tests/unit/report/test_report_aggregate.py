@@ -288,7 +288,9 @@ def test_odd_columns_of_a_run_without_journal_are_refused(table, column, values,
         load_tables(run).candidates.whole()
 
 
-@pytest.mark.parametrize("notes", [b"{", b"[]", b'{"lost": "some"}', b'{"incomplete": 3}', b'{"attention": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "notes", [b"{", b"[]", b'{"lost": "some"}', b'{"incomplete": 3}', b'{"lost": 1e999}', b'{"attention": {"a": 1}}']
+)
 def test_odd_notes_of_a_run_without_journal_are_refused(notes, tmp_path):
     run = run_of(tmp_path, [cell("a"), record("a", "1"), end("a")])
     marked = load_tables(run).cells.replace_schema_metadata({NOTES_KEY: notes})

@@ -88,6 +88,9 @@ def test_what_an_engine_moves_beyond_its_reservation_is_shown_and_not_booked():
     asyncio.run(ledger.reserve(30, 1))
     ledger.settle(30, 45)
     assert (ledger.spent, ledger.reserved, ledger.overdrawn) == (30, 0, 15)
+    asyncio.run(ledger.reserve(30, 1))
+    ledger.settle(30, -20)
+    assert (ledger.spent, ledger.reserved, ledger.overdrawn) == (30, 0, 15)
 
 
 def test_a_waiter_that_is_cancelled_leaves_nothing_behind():

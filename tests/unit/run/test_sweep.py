@@ -213,7 +213,7 @@ def test_an_engine_that_gives_more_than_it_was_asked_for_is_told(folder, monkeyp
     over = 11 * sum(round(row["calls"]) for row in rows)
     assert over
     (said,) = warned
-    assert f"{over:,} tokens more than it was asked for" in said
+    assert f"{over:,} tokens more than they reserved" in said
     assert said in (folder / "run" / "log.txt").read_text()
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ttc.core.errors import DataError, StorageError
 from ttc.store.bank import Row, import_rows, parse_rows, read_bank, write_bank
-from ttc.store.tables import SCHEMAS, read_table, rows_of, to_table, write_table
+from ttc.store.tables import SCHEMAS, read_groups, read_table, rows_of, to_table, write_table
 
 GOOD = {
     "problem_id": "p1", "prompt": "2 + 2", "config": "m T=0.7", "sample": 0, "answer": "4", "correct": True,
@@ -205,15 +205,50 @@ def test_a_table_that_is_missing_or_damaged_is_told_with_a_way_out(tmp_path):
         read_table(tmp_path / "bad.parquet", "cells")
 
 
-def test_text_that_unfolds_beyond_the_memory_is_refused_before_it_does(tmp_path):
-    """One long text a million times: 40 kB in the file, a terabyte as values."""
+@pytest.fixture
+def small_machine(monkeypatch):
+    """A machine of 100 MB."""
+    monkeypatch.setattr("ttc.store.tables.os.sysconf", {"SC_PAGE_SIZE": 1000, "SC_PHYS_PAGES": 100_000}.get)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("read", [read_table, lambda path, name: list(read_groups(path, name))])
+def test_text_that_unfolds_beyond_the_memory_is_refused_before_it_does(tmp_path, small_machine, folded, read):
+    """One text of 10 kB ten thousand times: some kB in the file, 100 MB as values."""
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), ["x" * 10_000])
     rows = pa.table({
-        "task": pa.DictionaryArray.from_arrays(pa.array([0] * 1_000_000, pa.int32()), ["x" * 1_000_000]),
-        "problem_id": pa.array(range(1_000_000)).cast(pa.string()),
+        "task": texts if folded else texts.cast(pa.string()),
+        "problem_id": pa.array(range(10_000)).cast(pa.string()),
     })  # fmt: skip
     pq.write_table(rows, tmp_path / "bomb.parquet", compression="zstd")
-    with pytest.raises(StorageError, match="unfolds to 1,000 GB"):
-        read_table(tmp_path / "bomb.parquet", "problems")
+    assert (tmp_path / "bomb.parquet").stat().st_size < 100_000
+    with pytest.raises(StorageError, match="unfolds to 0 GB, more than half of this machine's 0 GB"):
+        read(tmp_path / "bomb.parquet", "problems")
+
+
+def test_numbers_that_unfold_beyond_the_memory_are_refused_before_they_do(tmp_path, small_machine):
+    rows = pa.table(
+        {"problem_id": ["p"], "config": ["c"], "vector": pa.array([[0.5] * 10_000_000], pa.list_(pa.float32()))}
+    )
+    pq.write_table(rows, tmp_path / "bomb.parquet", compression="zstd")
+    assert (tmp_path / "bomb.parquet").stat().st_size < 100_000
+    with pytest.raises(StorageError, match="unfolds to"):
+        read_table(tmp_path / "bomb.parquet", "features")
+
+
+def test_groups_are_each_held_to_the_memory(tmp_path, small_machine):
+    """Eight groups of 10 MB: no whole table here, and each group is fine."""
+    rows = pa.table({"task": ["x" * 10_000] * 8_000, "problem_id": list(map(str, range(8_000)))})
+    pq.write_table(rows, tmp_path / "t.parquet", row_group_size=1_000)
+    with pytest.raises(StorageError, match="unfolds to"):
+        read_table(tmp_path / "t.parquet", "problems")
+    assert [group.num_rows for group in read_groups(tmp_path / "t.parquet", "problems")] == [1_000] * 8
+
+
+def test_a_column_that_stands_twice_is_told(tmp_path):
+    pq.write_table(pa.table([["a"], ["b"], ["1"]], names=["task", "task", "problem_id"]), tmp_path / "t.parquet")
+    with pytest.raises(StorageError, match="has the column 'task' twice"):
+        read_table(tmp_path / "t.parquet", "problems")
 
 
 def test_a_dictionary_column_is_read_as_its_values(tmp_path):
