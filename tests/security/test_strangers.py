@@ -146,11 +146,23 @@ def test_options_lead_nowhere_else_than_the_name_does(address):
         open_engine(ModelSpec(path=f"{name.partition('#')[0]},{address.rpartition(',')[2]}#m"))
 
 
-@pytest.mark.parametrize("path", ["http://me:pa#ss@host/v1#m", "http://me:pa,ss@host/v1#m", "http://me:pass@host/v1"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "http://me:pa#ss@host/v1#m",
+        "http://me:pa,ss@host/v1#m",
+        "http://me:pass@host/v1",
+        "me:pass@host/v1#m",
+        "me:pa@h",
+        "me:pa@h/v1/m",
+    ],
+)
 def test_a_password_in_an_address_that_is_none_is_not_repeated(path):
-    with pytest.raises(ConfigError, match="is not a model of a server") as caught:
+    with pytest.raises(
+        ConfigError, match=r"is not a model of a server|is neither a model folder|no such model folder"
+    ) as caught:
         open_engine(ModelSpec(path=path))
-    assert "pa" not in caught.value.message.partition("is not")[0]
+    assert "pa" not in caught.value.message.replace(" path", "")
 
 
 NAMES = [

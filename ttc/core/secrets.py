@@ -16,6 +16,12 @@ def without_secrets(text: str) -> str:
     return _QUERY.sub(r"\1***", _USER.sub(r"\1", text))
 
 
+def without_user(address: str) -> str:
+    """Return an address that is none without what stands before an @: that may be the password which broke it."""
+    user, _, rest = address.rpartition("@")
+    return f"***@{rest}" if ":" in user else address
+
+
 def secrets_of(url: str) -> list[str]:
     """Return the words in an address that are to be kept secret, as they stand there and decoded; longest first."""
     try:

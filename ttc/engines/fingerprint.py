@@ -17,6 +17,7 @@ from typing import Any
 
 from ttc.core.errors import ConfigError, EngineError, did_you_mean
 from ttc.core.identity import canonical_json, file_sha256
+from ttc.core.secrets import without_user
 
 FULL_HASH_LIMIT = 16 << 30
 """Bytes of weights up to which every byte is hashed; about half a minute on one core."""
@@ -62,14 +63,14 @@ def find_model(model: str, revision: str | None = None) -> Path:
     if _is_path(model):
         folder = Path(model).expanduser()
         if not folder.exists():
-            raise ConfigError(f"no such model folder: {model}", _nearby(folder))
+            raise ConfigError(f"no such model folder: {without_user(model)}", _nearby(folder))
         if not folder.is_dir():
             raise ConfigError(f"a model is a folder, not a file: {model}", "give the folder that holds config.json")
     elif _HUB_NAME.fullmatch(model):
         folder = _snapshot(model, revision)
     else:
         raise ConfigError(
-            f"{model!r} is neither a model folder nor a hub name",
+            f"{without_user(model)!r} is neither a model folder nor a hub name",
             "give FOLDER, ORGANISATION/NAME or http://HOST/v1#NAME",
         )
     _check(folder, model)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from ttc.core.errors import ConfigError
 from ttc.core.parameters import validated
 from ttc.core.protocols import Embedder, Engine, RewardModel
+from ttc.core.secrets import without_user
 from ttc.core.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -121,9 +122,7 @@ def _servers(spec: ModelSpec) -> tuple[list[str], str]:
     addresses, _, name = spec.path.partition("#")
     urls = addresses.split(",")
     if not name or not all(url.startswith(WEB) and _has_host(url) for url in urls):
-        # Whatever stands before an @ may be a password that has put the rest out of order.
-        shown = f"***@{spec.path.rpartition('@')[2]}" if "@" in spec.path else spec.path
-        raise ConfigError(f"{shown} is not a model of a server", "write http://HOST:PORT/v1#NAME")
+        raise ConfigError(f"{without_user(spec.path)} is not a model of a server", "write http://HOST:PORT/v1#NAME")
     return urls, name
 
 
