@@ -18,7 +18,7 @@ from ttc.cli.main import run
 from ttc.core.errors import ConfigError, DataError, StorageError, TtcError
 from ttc.core.forecast import Seen
 from ttc.core.identity import identity
-from ttc.core.specs import ModelSpec, read_config
+from ttc.core.specs import ModelSpec, parse_config, read_config
 from ttc.core.trust import check_trust
 from ttc.engines.opening import open_engine, open_reward
 from ttc.store.bank import Row, import_rows, read_bank, write_bank
@@ -144,6 +144,21 @@ def test_options_lead_nowhere_else_than_the_name_does(address):
                 opened(wrong)
     with pytest.raises(ConfigError, match="is not a model of a server"):
         open_engine(ModelSpec(path=f"{name.partition('#')[0]},{address.rpartition(',')[2]}#m"))
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('sampling: {stop: ["\\ud800"]}', "is not YAML: 'utf-8' codec can't encode character"),
+        ("limit: 99999999999999999999999999", "limit: Input should be less than or equal to 1000000000000"),
+        ("budgets: [9000000000000]", "budgets.0: Input should be less than or equal to 1000000000000"),
+    ],
+)
+def test_values_that_no_run_can_hold_are_refused(line, told, folder):
+    Path("c.yaml").write_text(line)
+    with pytest.raises(ConfigError) as caught:
+        parse_config(read_config(Path("c.yaml")), "c.yaml")
+    assert told in caught.value.message
 
 
 @pytest.mark.parametrize(

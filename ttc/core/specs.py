@@ -26,7 +26,8 @@ def _numeric(value: Any) -> Any:
 
 
 Money = Annotated[float, BeforeValidator(_numeric), Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[int, BeforeValidator(_numeric), Field(ge=1)]
+Positive = Annotated[int, BeforeValidator(_numeric), Field(ge=1, le=10**12)]
+"""Bounded, so that no product of two leaves the 64 bits of a table's column."""
 Temperature = Annotated[float, BeforeValidator(_numeric), Field(ge=0, le=5)]
 Weight = Annotated[float, BeforeValidator(_numeric), Field(gt=0, allow_inf_nan=False)]
 
@@ -310,7 +311,10 @@ def _expanded(value: Any, known: dict[int, int]) -> int:
 
     Raises:
         RecursionError: something holds itself.
+        UnicodeEncodeError: a text is none: it holds half of a character.
     """
+    if isinstance(value, str):
+        value.encode()
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
