@@ -24,7 +24,7 @@ from ttc.engines.vllm_profile import VLLMOptions
 pytestmark = pytest.mark.engine
 
 OWNER = """
-import asyncio, sys
+import asyncio, gc, sys
 from ttc.core.types import GenRequest, Message, Sampling
 from ttc.engines.vllm_engine import VLLMEngine
 from ttc.engines.vllm_profile import VLLMOptions
@@ -32,6 +32,7 @@ from ttc.engines.vllm_profile import VLLMOptions
 async def main(folder, then):
     engine = VLLMEngine(VLLMOptions(model=folder, kv_cache_gib=0.25))
     await engine.start()
+    assert gc.get_freeze_count()  # what vLLM is made of is not looked through for garbage
     prompt = engine.render([Message("user", "Go on.")])
     endless = [GenRequest("p", prompt, Sampling(), 400, seed, seed) for seed in range(64)]
     work = asyncio.ensure_future(engine.generate(endless))
@@ -46,6 +47,7 @@ async def main(folder, then):
         await work
     except Exception as error:  # whatever a closed engine raises is printed, for the test to judge
         print(type(error).__name__, error, flush=True)
+    assert not gc.get_freeze_count()
 
 asyncio.run(main(*sys.argv[1:]))  # no guard: the engine's processes must not run this script again
 """

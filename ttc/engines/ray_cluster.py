@@ -65,6 +65,8 @@ def join_cluster(options: RayOptions) -> None:
         cores = max(os.cpu_count() or 1, options.workers or 1)
         own = {"address": "local", "num_cpus": cores, "object_store_memory": _OBJECTS_BYTES}
         given |= {**own, "include_dashboard": False}
+        # Ray's own is 15: engines would wait for whatever else runs on this machine.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     failure: Exception | None = None

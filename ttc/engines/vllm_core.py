@@ -177,6 +177,7 @@ class VLLMCore:
             loaded.engine.shutdown(0.0)
         processes.end()
         del loaded
+        gc.unfreeze()
         gc.collect()  # the client is part of a cycle; finalised at exit, it would complain that vLLM is gone
 
     def _launch(self, processes: CoreProcesses, arguments: Callable[[bool], dict[str, Any]]) -> None:
@@ -185,6 +186,10 @@ class VLLMCore:
                 set_environment()
                 _import_vllm()
                 self._loaded = _build(arguments)
+                # vLLM and what it imports are millions of objects that stay: looking through them again and again for
+                # garbage took seconds of each minute of a search.
+                gc.collect()
+                gc.freeze()
                 if processes.capture:
                     # What vLLM's client logs as an error, it raises as well.
                     logging.getLogger("vllm").setLevel(logging.CRITICAL)
