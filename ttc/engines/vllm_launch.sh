@@ -3,7 +3,7 @@
 # of its own, and writes its output to a file. A guard beside it ends all that it started and removes their folder, which
 # is also where they put temporary files and sockets. See vllm_process.py.
 exec "$TTC_ENGINE_PYTHON" -I -S -c '
-import ctypes, os, shutil, signal, sys
+import ctypes, os, shutil, signal, sys, time
 
 prctl = getattr(ctypes.CDLL(None), "prctl", None)
 if prctl is not None:
@@ -23,6 +23,9 @@ if prctl is not None and os.fork() == 0:
     while os.getppid() == core:
         signal.sigwait({signal.SIGUSR2})
     try:
+        for _ in range(50):  # a worker that ends by itself gives its shared memory back
+            os.killpg(core, 0)
+            time.sleep(0.02)
         os.killpg(core, signal.SIGKILL)
     except OSError:
         pass  # nobody is left of it
