@@ -4,9 +4,11 @@
 """
 
 import contextlib
+import functools
 import json
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -210,7 +212,9 @@ def test_strategy_that_blocks_the_program(folder):
 def test_interrupt_keeps_what_is_finished(folder):
     """Ctrl-C ends with 130 and one line; the same command goes on."""
     words = shlex.split(sweep("--out new", strategies="strategies.py:CtrlC"))
-    done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=60)
+    # Whoever started the tests in the background had their programs ignore Ctrl-C.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=60, preexec_fn=heard)
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines()[-1] == "interrupted; what is finished is kept: run the same command again to go on"
     assert "Traceback" not in done.stderr
