@@ -211,7 +211,7 @@ class Broken:
 
 
 def same(out: Path, whole: Path) -> bool:
-    """Say whether two runs have the same tables, but for what two unbroken runs differ in too (see MEASURED)."""
+    """Say whether two runs have the same tables, but for what follows from batches and caches (see MEASURED)."""
     here, there = tables(out), tables(whole)
     return all(len(here[name]) == len(there[name]) and all(map(_alike, here[name], there[name])) for name in here)
 
