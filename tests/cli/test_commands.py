@@ -15,6 +15,7 @@ from ttc.cli.sweep import command_line
 from ttc.engines.replay import ReplayEngine
 from ttc.store.bank import read_bank
 from ttc.store.features import read_features
+from ttc_evals.sandbox import isolation_level
 
 # The contract, word for word: a column more, less or of another type breaks somebody's script.
 COLUMNS = {
@@ -385,3 +386,18 @@ def test_show_and_report(folder, capsys):
     assert ttc("report run --rebuild --out elsewhere") == 0
     assert {name: rows_of(folder / "run", name) for name in COLUMNS} == before
     assert (folder / "elsewhere" / "index.html").is_file()
+
+
+def test_a_dry_run_says_which_sandbox_code_will_run_in(tmp_path, monkeypatch, capsys):
+    row = {
+        "task_id": "H/0",
+        "prompt": "def f(x):\n",
+        "test": "def check(f):\n    assert f(1) == 1\n",
+        "entry_point": "f",
+    }
+    (tmp_path / "code.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.chdir(tmp_path)
+    words = "sweep --task humaneval --data code.jsonl --model fake --strategies greedy --budgets 100 --dry-run"
+    assert run([*words.split(), "--allow-code-execution"]) == 0
+    told = f"code that models write for humaneval runs in the sandbox {isolation_level()!r}"
+    assert told in capsys.readouterr().out
